@@ -1,0 +1,1 @@
+"""The model zoo: one directory per architecture, each readable from top to bottom."""
