@@ -36,7 +36,7 @@ def convolutional(name: str, shape: Sequence[int], seed: int = 0) -> np.ndarray:
     """
     if name.endswith("running_var"):
         return uniform(name, shape, 0.5, 2.0, seed)
-    if name.endswith("running_mean") or name.endswith("bias"):
+    if name.endswith(("running_mean", "bias")):
         return normal(name, shape, 0.2, seed=seed)
     if len(shape) == 1:
         return uniform(name, shape, 0.7, 1.3, seed)
