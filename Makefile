@@ -1,0 +1,51 @@
+# Everything runs in .venv, which scripts/setup makes from requirements.lock and leaves alone while it is current.
+# Name another interpreter with `make PYTHON=/path/to/python3.12 test`; pass pytest options with PYTEST_FLAGS.
+export PYTHON
+
+BIN := .venv/bin
+# One resolution for Python 3.12 and later on every platform: with hashes, without any registry's name.
+COMPILE = UV_SYSTEM_CERTS=1 $(BIN)/uv pip compile --quiet --universal --python-version 3.12 --generate-hashes \
+	--no-emit-index-url --custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format bench lock clean
+
+help:
+	@echo 'make demo     classify scanned digits, rank sentences with real weights'
+	@echo 'make test     lint, then every test'
+	@echo 'make lint     ruff and mypy'
+	@echo 'make format   format and apply safe fixes'
+	@echo 'make bench    every benchmark'
+	@echo 'make lock     resolve the pinned requirements anew (UPGRADE=1: to the newest versions)'
+	@echo 'make clean    remove .venv, .cache and what the tools leave'
+
+setup:
+	@scripts/setup
+
+demo: setup
+	@$(BIN)/python -m scripts.demo
+
+test: lint
+	@$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+lint: setup
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+
+format: setup
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+bench: setup
+	@set -e; for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python $$file; done
+
+lock: setup
+	@$(COMPILE) pyproject.toml --group dev --output-file requirements.lock
+	@$(COMPILE) --constraints requirements.lock --group train --output-file requirements-train.lock
+	@# Its declared dependencies are PyTorch and more, which nothing here needs.
+	@$(COMPILE) --no-deps --group demo --output-file requirements-demo.lock
+
+clean:
+	rm -rf .venv .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
