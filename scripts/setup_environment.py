@@ -109,7 +109,7 @@ def install_with_uv() -> bool:
 
 def install_with_pip() -> bool:
     """Installs everything with pip: slower, but it understands every configuration a machine can have."""
-    pip = [PYTHON, "-m", "pip", "install", "--quiet"]
+    pip: list[str | Path] = [PYTHON, "-m", "pip", "install", "--quiet"]
     return run([*pip, "--require-hashes", "--no-deps", "-r", LOCK]) and run(
         [*pip, "--no-deps", "--no-build-isolation", "--editable", ROOT]
     )
