@@ -1,3 +1,29 @@
 """Models with named axes: written once, checked before they run, lowered to StableHLO."""
 
+from namedtensor._errors import AxisError, CheckpointError, DTypeError, InputError, ModelError, NamedTensorError
+from namedtensor._join import concat, stack, where
+from namedtensor._module import Module
+from namedtensor._tensor import Tensor, arange, full, one_hot, ones, spec, wrap, zeros
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "AxisError",
+    "CheckpointError",
+    "DTypeError",
+    "InputError",
+    "ModelError",
+    "Module",
+    "NamedTensorError",
+    "Tensor",
+    "arange",
+    "concat",
+    "full",
+    "one_hot",
+    "ones",
+    "spec",
+    "stack",
+    "where",
+    "wrap",
+    "zeros",
+]

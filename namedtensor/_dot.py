@@ -1,0 +1,135 @@
+"""Contraction by name, arranged so that the compiler moves no data that it need not move."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from namedtensor import _axes
+from namedtensor._base import Base
+from namedtensor._elementwise import check_operand, kind, same_dtype, same_sizes
+from namedtensor._errors import DTypeError, did_you_mean, fail
+
+if TYPE_CHECKING:
+    from namedtensor._tensor import Tensor
+
+
+class Contraction(Base):
+    """`dot`."""
+
+    __slots__ = ()
+
+    def dot(self, other: Tensor, axes: str, *, dtype: Any = None) -> Tensor:
+        """Sum of products over the named axes of both tensors.
+
+        Axes that both have and that are not named are batch axes; the result keeps those and the rest of both sides.
+        Products are accumulated in f32 (int32 for integers) whatever the operands' type. The result has the operands'
+        type, or `dtype`: `q.dot(k, "hd", dtype="float32")` keeps the accumulator's precision.
+
+        Raises `AxisError` where an axis is missing on one side or sizes differ, `DTypeError` where types differ.
+        """
+        check_operand("dot", other, self)
+        contracted = _axes.names(axes, "dot")
+        for side, tensor, opposite in (("left", self, other), ("right", other, self)):
+            for name in contracted:
+                if name not in tensor.axes:
+                    pool = [n for n in tensor.axes if n not in opposite.axes] or list(tensor.axes)
+                    there = {k: v for k, v in tensor.sizes.items() if k in pool}
+                    same = [k for k, v in there.items() if v == opposite.sizes.get(name)]
+                    fail(
+                        f"dot: {name!r} is not an axis of the {side} side ({', '.join(tensor.axes)})",
+                        asked=f'left.dot(right, "{axes}")',
+                        found={"left": self, "right": other},
+                        fix=(f"did you mean {same[0]!r}?" if len(same) == 1 else did_you_mean(name, pool))
+                        or f"rename the axis to contract to {name!r} on both sides",
+                    )
+        if kind(self.dtype) == "bool":
+            fail("dot: truth values cannot be multiplied", found={"left": self}, fix="cast first", kind=DTypeError)
+        same_sizes("dot", {"left": self, "right": other})
+        same_dtype("dot", self, other)
+        out = jnp.dtype(dtype) if dtype is not None else self.dtype
+        return self._make(*contract(self, other, contracted, out))
+
+
+def contract(left: Base, right: Base, contracted: tuple[str, ...], out: Any) -> tuple[jax.Array, tuple[str, ...]]:
+    """The contraction and the axes of its result: batch, free axes of one side, free axes of the other.
+
+    Names fix the meaning, so which operand comes first and the order of batch and contracted axes are free. The
+    larger operand (a weight, a cache) comes second and sets both orders: then only the smaller one is ever moved.
+    """
+    x, w = (left, right) if right.count >= left.count else (right, left)
+    contracted = tuple(name for name in w.axes if name in contracted)
+    batch = tuple(name for name in w.axes if name in x.axes and name not in contracted)
+    x_free = tuple(name for name in x.axes if name not in batch and name not in contracted)
+    w_free = tuple(name for name in w.axes if name not in batch and name not in contracted)
+    axes = batch + x_free + w_free
+
+    def general(x_array: jax.Array, w_array: jax.Array) -> jax.Array:
+        def at(tensor: Base, group: tuple[str, ...]) -> list[int]:
+            return [tensor.axes.index(name) for name in group]
+
+        return lax.dot_general(
+            x_array,
+            w_array,
+            ((at(x, contracted), at(w, contracted)), (at(x, batch), at(w, batch))),
+            # Without this, f32 becomes TF32 or bf16 on accelerators: a loss that nobody asked for.
+            precision=lax.Precision.HIGHEST if x.dtype == jnp.float32 else None,
+            preferred_element_type=_accumulator(x.dtype, out),
+        ).astype(out)
+
+    fast = _kernel(x, w, batch, contracted, x_free, w_free, out)
+    x_array, w_array = x._values(), w._values()
+    if fast is None:
+        return general(x_array, w_array), axes
+    if isinstance(x_array, jax.core.Tracer) or isinstance(w_array, jax.core.Tracer):
+        return lax.platform_dependent(x_array, w_array, cpu=fast, default=general), axes
+    on_cpu = all(device.platform == "cpu" for device in w_array.devices())
+    return (fast if on_cpu else general)(x_array, w_array), axes
+
+
+def _accumulator(operand: Any, out: Any) -> Any:
+    """Type that products are summed in, as far as it must be spelled out: half types sum in f32 by themselves."""
+    if kind(operand) == "integer":
+        return jnp.int32 if jnp.dtype(operand).itemsize <= 4 else jnp.int64
+    return out if jnp.dtype(out).itemsize > jnp.dtype(operand).itemsize else None
+
+
+def _kernel(
+    x: Base,
+    w: Base,
+    batch: tuple[str, ...],
+    contracted: tuple[str, ...],
+    x_free: tuple[str, ...],
+    w_free: tuple[str, ...],
+    out: Any,
+) -> Any:
+    """The native CPU contraction as a function of both arrays, or None where XLA's own is the better one.
+
+    It takes over products of few rows, which XLA:CPU computes at a tenth of the memory's rate: it widens half-precision
+    weights to f32 in memory first. `w` must be stored as batch, free, contracted axes or batch, contracted, free.
+    """
+    from namedtensor import _kernels
+
+    layout = {batch + w_free + contracted: "nk", batch + contracted + w_free: "kn"}.get(w.axes)
+    if layout is None or not contracted:
+        return None
+    sizes = {**x.sizes, **w.sizes}
+    b, m, n, k = (math.prod(sizes[name] for name in group) for group in (batch, x_free, w_free, contracted))
+    if not _kernels.worthwhile(b, m, n, k, dtype=x.dtype, out_dtype=out, layout=layout):
+        return None
+
+    def fast(x_array: jax.Array, w_array: jax.Array) -> jax.Array:
+        rows = lax.transpose(x_array, [x.axes.index(name) for name in batch + x_free + contracted])
+        product = _kernels.dot(
+            rows.reshape(b, m, k),
+            w_array.reshape((b, n, k) if layout == "nk" else (b, k, n)),
+            layout=layout,
+            out_dtype=out,
+        )
+        return product.reshape([sizes[name] for name in batch + x_free + w_free])
+
+    return fast
