@@ -1,0 +1,118 @@
+"""From a source that a person wrote to the tensors it holds."""
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from namedtensor.checkpoint import _json, _safetensors
+from namedtensor.checkpoint._blob import Blob
+from namedtensor.checkpoint._entry import Entry
+from namedtensor.checkpoint._origin import Directory, Origin
+from namedtensor.checkpoint._reject import quoted, reject
+
+INDEX = ".index.json"
+# What a directory is searched for, best first: whole names, then endings of which only one file may be there.
+_KNOWN = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+_ENDINGS = ((".safetensors", ".safetensors.index.json"), (".pt", ".pth", ".bin", ".bin.index.json"), (".gguf",))
+# Files that training leaves beside the weights, in the weights' own formats.
+_NOT_WEIGHTS = ("training_args.bin", "optimizer.bin", "optimizer.pt", "scheduler.pt", "scheduler.bin", "rng_state.pth")
+_MAX_SHARDS = 10_000
+# Header reads of a sharded remote checkpoint that are under way at once.
+_PARALLEL = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """Everything that opening found."""
+
+    source: str
+    origin: Origin
+    entries: Mapping[str, Entry]
+    metadata: Mapping[str, Any]
+
+
+def discover(source: str | Path) -> Contents:
+    """Find the checkpoint at `source` and read its headers. Raises `CheckpointError`."""
+    origin, file = _place(source)
+    if file is None:
+        file = _choose(origin)
+    blob = origin.find(file)
+    if blob is None:
+        reject(str(source), f"there is no file {quoted(file)}")
+    read = _sharded if file.endswith(INDEX) else lambda _, blob: _single(blob)
+    entries, metadata = read(origin, blob)
+    return Contents(str(source), origin, entries, metadata)
+
+
+def _place(source: str | Path) -> tuple[Origin, str | None]:
+    """The place that `source` names, and the file in it where it names one."""
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return Directory(path), None
+    if not path.exists():
+        reject(str(source), "no such file or directory")
+    return Directory(path.parent), path.name
+
+
+def _choose(origin: Origin) -> str:
+    """The one checkpoint among the files of a place."""
+    files = origin.list()
+    if files is None:
+        found = next((name for name in _KNOWN if origin.find(name) is not None), None)
+        if found is None:
+            reject(origin.name, f"holds none of {', '.join(_KNOWN)}", "name the file itself")
+        return found
+    for name in _KNOWN[:2]:
+        if name in files:
+            return name
+    for endings in _ENDINGS:
+        if endings is _ENDINGS[1]:
+            for name in _KNOWN[2:]:
+                if name in files:
+                    return name
+        fitting = [name for name in files if name.endswith(endings) and name not in _NOT_WEIGHTS]
+        # The shards of an index are no candidates beside it.
+        indexes = [name for name in fitting if name.endswith(INDEX)]
+        fitting = indexes or fitting
+        if len(fitting) == 1:
+            return fitting[0]
+        if fitting:
+            shown = ", ".join(fitting[:4]) + (", ..." if len(fitting) > 4 else "")
+            reject(origin.name, f"holds {len(fitting)} checkpoints: {shown}", "name the one you mean")
+    return reject(origin.name, "holds no checkpoint", "a safetensors, .pt, .pth, .bin or .gguf file is needed")
+
+
+def _single(blob: Blob) -> tuple[dict[str, Entry], Mapping[str, Any]]:
+    return _safetensors.read(blob)
+
+
+def _sharded(origin: Origin, index: Blob) -> tuple[dict[str, Entry], Mapping[str, Any]]:
+    """Tensors of every shard that the index names; each must be in the shard where the index says it is."""
+    content = _json.read(index)
+    shard_of = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(shard_of, dict) or not all(isinstance(shard, str) for shard in shard_of.values()):
+        reject(index.name, 'is not an index: it needs "weight_map", an object from tensor names to file names')
+    shards = sorted(set(shard_of.values()))
+    if len(shards) > _MAX_SHARDS:
+        reject(index.name, f"names {len(shards):,} shards, more than {_MAX_SHARDS:,}")
+    for shard in shards:
+        if "/" in shard or "\\" in shard or shard in (".", "..") or "\0" in shard or not shard:
+            reject(index.name, f"names the shard {quoted(shard)}, which is not a file beside the index")
+
+    def open_shard(shard: str) -> Mapping[str, Entry]:
+        blob = origin.find(shard)
+        if blob is None:
+            reject(index.name, f"names the shard {quoted(shard)}, which is not there", "download all of the checkpoint")
+        return _single(blob)[0]
+
+    with ThreadPoolExecutor(_PARALLEL) as pool:
+        found = dict(zip(shards, pool.map(open_shard, shards), strict=True))
+    entries = {}
+    for name, shard in shard_of.items():
+        if name not in found[shard]:
+            reject(index.name, f"says that {quoted(name)} is in {quoted(shard)}, which does not hold it")
+        entries[name] = found[shard][name]
+    metadata = content.get("metadata", {})
+    return entries, metadata if isinstance(metadata, dict) else {}
