@@ -11,12 +11,14 @@ directory that exists is complete, and a second call has nothing to do.
 from __future__ import annotations
 
 import hashlib
+import lzma
 import shutil
 import stat
 import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -76,7 +78,8 @@ def unpack(wheel: Path, folder: str, target: Path) -> None:
                 with archive.open(info) as source, open(destination, "xb") as file:
                     # Reads stop at the declared size, which was counted above, and check the CRC there.
                     shutil.copyfileobj(source, file, CHUNK)
-    except (zipfile.BadZipFile, EOFError, FileExistsError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError, ValueError) as error:
+        # zipfile raises all of these for damaged archives: RuntimeError where they claim to be encrypted.
         raise FetchError(f"{wheel.name} cannot be unpacked: {error}") from error
     missing = [name for name in NEEDED if not (target / name).is_file()]
     if missing:

@@ -1,0 +1,79 @@
+"""What an installation brings: one package, the model zoo inside it as real files, and the command."""
+
+import importlib.metadata
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import namedtensor
+import namedtensor.models
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def files_below(directory: Path) -> set[str]:
+    """What belongs in the wheel: everything but byte code."""
+    return {
+        path.relative_to(directory).as_posix()
+        for path in directory.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    target = tmp_path_factory.mktemp("wheel")
+    build = "import sys, hatchling.build; print(hatchling.build.build_wheel(sys.argv[1]))"
+    result = subprocess.run(
+        [sys.executable, "-c", build, target], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    return zipfile.ZipFile(target / result.stdout.split()[-1])
+
+
+def test_wheel_has_nothing_but_the_package_at_its_top(wheel: zipfile.ZipFile) -> None:
+    version = namedtensor.__version__
+    assert {name.split("/")[0] for name in wheel.namelist()} == {"namedtensor", f"namedtensor-{version}.dist-info"}
+
+
+def test_wheel_has_every_file_of_the_model_zoo_once(wheel: zipfile.ZipFile) -> None:
+    prefix = "namedtensor/models/"
+    packed = [name.removeprefix(prefix) for name in wheel.namelist() if name.startswith(prefix)]
+    assert sorted(packed) == sorted(files_below(ROOT / "models"))
+
+
+def test_wheel_has_every_file_of_the_package_once(wheel: zipfile.ZipFile) -> None:
+    packed = [name for name in wheel.namelist() if name.startswith("namedtensor/") and "/models/" not in name]
+    linked = {f"models/{name}" for name in files_below(ROOT / "models")}
+    assert sorted(packed) == sorted(f"namedtensor/{name}" for name in files_below(ROOT / "namedtensor") - linked)
+    assert "namedtensor/py.typed" in packed
+
+
+def test_wheel_holds_the_contents_and_not_links(wheel: zipfile.ZipFile) -> None:
+    packed = wheel.read("namedtensor/models/__init__.py")
+    assert packed == (ROOT / "models" / "__init__.py").read_bytes()
+
+
+def test_checkout_resolves_the_zoo_through_its_link() -> None:
+    assert namedtensor.models.__file__ is not None
+    assert Path(namedtensor.models.__file__).resolve() == ROOT / "models" / "__init__.py"
+
+
+def test_the_link_is_relative_so_that_a_clone_has_it_too() -> None:
+    assert os.readlink(ROOT / "namedtensor" / "models") == "../models"
+
+
+def test_metadata_agrees_with_the_package() -> None:
+    assert importlib.metadata.version("namedtensor") == namedtensor.__version__
+    (command,) = importlib.metadata.entry_points(group="console_scripts", name="namedtensor")
+    assert command.value == "namedtensor.cli:main"
+
+
+def test_jax_and_jaxlib_are_pinned_to_one_release() -> None:
+    requirements = importlib.metadata.requires("namedtensor") or []
+    pins = {name: version for name, _, version in (line.partition("==") for line in requirements) if version}
+    assert pins["jax"] == pins["jaxlib"] == importlib.metadata.version("jaxlib")
