@@ -39,7 +39,7 @@ def convolutional(name: str, shape: Sequence[int], seed: int = 0) -> np.ndarray:
     if name.endswith(("running_mean", "bias")):
         return normal(name, shape, 0.2, seed=seed)
     if len(shape) == 1:
-        return uniform(name, shape, 0.7, 1.3, seed)
+        return uniform(name, shape, 0.65, 1.2, seed)
     fan_in = int(np.prod(shape[1:]))
     return normal(name, shape, (2.0 / fan_in) ** 0.5, seed=seed)
 
