@@ -40,6 +40,9 @@ def convert(
         return
     assert form.dtype is not None
     values = raw.view(form.dtype)
+    if form.dtype.kind == "b":
+        # Any byte may stand in a file, but only 0 and 1 are bools to what computes with them.
+        values = raw != 0
     if strides is not None:
         steps = [step * form.dtype.itemsize for step in strides]
         values = np.lib.stride_tricks.as_strided(values, shape, steps, writeable=False).reshape(-1)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from namedtensor.checkpoint import _json, _safetensors
+from namedtensor.checkpoint import _gguf, _json, _safetensors, _torch, _zip
 from namedtensor.checkpoint._blob import Blob
 from namedtensor.checkpoint._entry import Entry
 from namedtensor.checkpoint._origin import Directory, Origin
@@ -85,7 +85,19 @@ def _choose(origin: Origin) -> str:
 
 
 def _single(blob: Blob) -> tuple[dict[str, Entry], Mapping[str, Any]]:
-    return _safetensors.read(blob)
+    """Tensors and metadata of one file, whose first bytes tell its format rather than its name."""
+    head = blob.read(0, min(blob.size, 512))
+    if head.startswith(_zip.MAGIC):
+        return _torch.read(blob)
+    if head.startswith(_gguf.MAGIC):
+        return _gguf.read(blob)
+    if head.startswith(_torch.LEGACY_MAGIC) or head[257:262] == b"ustar":
+        reject(blob.name, "was saved by a PyTorch before 1.6", "load it with PyTorch and save it again")
+    if head[8:9] == b"{" or blob.name.endswith(".safetensors"):
+        return _safetensors.read(blob)
+    return reject(
+        blob.name, "is none of safetensors, PyTorch zip checkpoint and GGUF", "or it is damaged at its beginning"
+    )
 
 
 def _sharded(origin: Origin, index: Blob) -> tuple[dict[str, Entry], Mapping[str, Any]]:

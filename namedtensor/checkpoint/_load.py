@@ -236,7 +236,7 @@ class _Piece:
 
     def read(self) -> None:
         entry, dtype = self.tensor.entry, self.tensor.weight.dtype
-        direct = entry.format.plain and entry.format.dtype == dtype and entry.strides is None
+        direct = entry.format.plain and entry.format.dtype == dtype and dtype.kind != "b" and entry.strides is None
         raw = self.target if direct else np.empty(self.nbytes, np.uint8)
         self.file.read_into(self.offset, memoryview(raw))
         if direct:
