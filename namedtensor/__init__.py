@@ -4,6 +4,7 @@ from namedtensor._errors import AxisError, CheckpointError, DTypeError, InputErr
 from namedtensor._join import concat, stack, where
 from namedtensor._module import Module
 from namedtensor._tensor import Tensor, arange, full, one_hot, ones, spec, wrap, zeros
+from namedtensor.lowering import Executable, Program, Session, entry
 
 __version__ = "0.1.0"
 
@@ -11,13 +12,17 @@ __all__ = [
     "AxisError",
     "CheckpointError",
     "DTypeError",
+    "Executable",
     "InputError",
     "ModelError",
     "Module",
     "NamedTensorError",
+    "Program",
+    "Session",
     "Tensor",
     "arange",
     "concat",
+    "entry",
     "full",
     "one_hot",
     "ones",

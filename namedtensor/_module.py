@@ -36,7 +36,7 @@ class Module:
         cls._fields = tuple(field.name for field in dataclasses.fields(cls))  # type: ignore[arg-type]
         jax.tree_util.register_pytree_with_keys(cls, _flatten_with_keys, _unflatten(cls), _flatten)
         if "__call__" in cls.__dict__:
-            cls.__call__ = _scope.scoped(cls.__dict__["__call__"])  # type: ignore[attr-defined]
+            setattr(cls, "__call__", _scope.scoped(cls.__dict__["__call__"]))  # noqa: B010 (mypy forbids the assignment)
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some fields changed."""
