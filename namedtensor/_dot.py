@@ -78,7 +78,7 @@ def contract(left: Base, right: Base, contracted: tuple[str, ...], out: Any) -> 
             ((at(x, contracted), at(w, contracted)), (at(x, batch), at(w, batch))),
             # Without this, f32 becomes TF32 or bf16 on accelerators: a loss that nobody asked for.
             precision=lax.Precision.HIGHEST if x.dtype == jnp.float32 else None,
-            preferred_element_type=_accumulator(x.dtype, out),
+            preferred_element_type=accumulator(x.dtype, out),
         ).astype(out)
 
     fast = _kernel(x, w, batch, contracted, x_free, w_free, out)
@@ -91,7 +91,7 @@ def contract(left: Base, right: Base, contracted: tuple[str, ...], out: Any) -> 
     return (fast if on_cpu else general)(x_array, w_array), axes
 
 
-def _accumulator(operand: Any, out: Any) -> Any:
+def accumulator(operand: Any, out: Any) -> Any:
     """Type that products are summed in, as far as it must be spelled out: half types sum in f32 by themselves."""
     if kind(operand) == "integer":
         return jnp.int32 if jnp.dtype(operand).itemsize <= 4 else jnp.int64
