@@ -1,0 +1,75 @@
+"""scripts/demo.py: it shows each command and its time, and fails when a command does."""
+
+from pathlib import Path
+
+import pytest
+
+from scripts import demo, fetch_minilm
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout with eight scans, weights that are there already, and a command that repeats its arguments."""
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    for number in range(8):
+        (scans / f"scan-{number}.png").touch()
+    command(tmp_path, 'echo "ran $*"')
+    monkeypatch.setattr(demo, "ROOT", tmp_path)
+    monkeypatch.setattr(demo, "SCANS", scans)
+    monkeypatch.setattr(demo, "COMMAND", tmp_path / "namedtensor")
+    monkeypatch.setattr(fetch_minilm, "CACHE", tmp_path / "cache")
+    fetch_minilm.place().mkdir(parents=True)
+    return tmp_path
+
+
+def command(checkout: Path, body: str) -> None:
+    path = checkout / "namedtensor"
+    path.write_text(f"#!/bin/sh\n{body}\n", encoding="utf-8")
+    path.chmod(0o755)
+
+
+def test_shows_digits_then_sentences_with_what_each_printed(checkout: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert demo.main() == 0
+    lines = capfd.readouterr().out.splitlines()
+    digits = [line for line in lines if line.startswith("ran run digits ")]
+    assert digits == [f"ran run digits scans/scan-{number}.png" for number in (0, 2, 4)]
+    (sentences,) = (line for line in lines if line.startswith("ran run minilm --weights cache/"))
+    assert sentences.endswith(" ".join([demo.QUERY, *demo.SENTENCES]))
+    assert sum(line.startswith("$ namedtensor run ") for line in lines) == demo.MAX_SCANS + 1
+
+
+def test_stops_at_the_first_command_that_fails(checkout: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    command(checkout, 'echo "ran $*"; case "$*" in *scan-2*) exit 3;; esac')
+    assert demo.main() == 1
+    shown = capfd.readouterr()
+    assert "exited with status 3" in shown.err
+    assert "scan-4" not in shown.out
+
+
+def test_fails_without_scans(checkout: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for scan in demo.SCANS.iterdir():
+        scan.unlink()
+    assert demo.main() == 1
+    assert "no scans in scans" in capfd.readouterr().err
+
+
+def test_fails_without_weights(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def no_network(_: Path) -> Path:
+        raise fetch_minilm.FetchError("could not be downloaded")
+
+    fetch_minilm.place().rmdir()
+    monkeypatch.setattr(fetch_minilm, "download", no_network)
+    assert demo.main() == 1
+    assert "demo: could not be downloaded" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 10, 100])
+def test_a_few_scans_spread_over_all(count: int) -> None:
+    scans = [Path(f"{number:03}.png") for number in range(count)]
+    chosen = demo.chosen(scans)
+    assert len(chosen) == min(count, demo.MAX_SCANS)
+    assert chosen == sorted(set(chosen))
+    assert count < 10 or chosen[-1] >= scans[count // 2]
