@@ -52,12 +52,12 @@ def show(*arguments: str) -> None:
     Raises:
         DemoError: the command failed; it has said why.
     """
-    command = [relative(COMMAND), *arguments]
-    say(f"$ {shlex.join(command)}")
+    shown = shlex.join([relative(COMMAND), *arguments])
+    say(f"$ {shown}")
     began = time.monotonic()
-    status = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, check=False).returncode
+    status = subprocess.run([COMMAND, *arguments], cwd=ROOT, stdin=subprocess.DEVNULL, check=False).returncode
     if status != 0:
-        raise DemoError(f"`{shlex.join(command)}` exited with status {status}.")
+        raise DemoError(f"`{shown}` exited with status {status}.")
     say(f"  ({time.monotonic() - began:.1f} s)")
     say()
 
