@@ -38,7 +38,9 @@ format: setup
 	@$(BIN)/ruff format
 
 bench: setup
-	@set -e; for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python $$file; done
+	@set -e; for file in benchmarks/[a-z]*.py; do \
+		name=$$(basename "$$file" .py); echo "== $$name"; $(BIN)/python -m "benchmarks.$$name"; \
+	done
 
 lock: setup
 	@$(COMPILE) pyproject.toml --group dev --output-file requirements.lock
