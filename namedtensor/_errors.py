@@ -11,8 +11,8 @@ from typing import Any, NoReturn
 
 import jax
 
-_PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
-_MODELS = (os.path.join(os.path.dirname(_PACKAGE[:-1]), "models") + os.sep, os.path.join(_PACKAGE, "models") + os.sep)
+PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+MODELS = (os.path.join(os.path.dirname(PACKAGE[:-1]), "models") + os.sep, os.path.join(PACKAGE, "models") + os.sep)
 # jax, the standard library and generated code: their frames are never the line to look at.
 _LIBRARIES = (os.path.dirname(os.path.abspath(jax.__file__)) + os.sep, os.path.dirname(os.__file__) + os.sep, "<")
 
@@ -83,7 +83,7 @@ def source_line() -> str | None:
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         path = os.path.abspath(frame.f_code.co_filename)
-        if not path.startswith(_LIBRARIES) and (path.startswith(_MODELS) or not path.startswith(_PACKAGE)):
+        if not path.startswith(_LIBRARIES) and (path.startswith(MODELS) or not path.startswith(PACKAGE)):
             shown = os.path.relpath(path) if path.startswith(os.getcwd() + os.sep) else path
             return f"{shown}:{frame.f_lineno}: {_expression(frame)}"
         frame = frame.f_back

@@ -13,9 +13,17 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import jax
+from jax._src import source_info_util
+
+from namedtensor._errors import MODELS, PACKAGE
 
 if TYPE_CHECKING:
     from namedtensor._module import Module
+
+# Locations in the lowered program point at lines of models, not at the lines of this package that they call.
+source_info_util.register_exclusion(PACKAGE)
+for _directory in MODELS:
+    source_info_util.register_inclusion(_directory)
 
 _current: contextvars.ContextVar[Naming | None] = contextvars.ContextVar("naming", default=None)
 

@@ -22,7 +22,7 @@ class cached_on_disk:
             self._before = {}
             return
         jax.config.update("jax_compilation_cache_dir", str(directory / "xla"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
     def __exit__(self, *_: object) -> None:
         for option, value in self._before.items():

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.stages
+from jax._src import config
 
 from namedtensor import _scope
 from namedtensor._errors import ModelError, fail
@@ -87,8 +89,19 @@ def lower_variant(program: Program, variant: Variant, platform: str) -> LoweredE
     main.__name__ = main.__qualname__ = variant.name.replace(".", "_")
     # keep_unused: the arguments of an entry point are its contract, whether or not this variant reads all of them.
     traced = jax.jit(main, donate_argnums=1, keep_unused=True).trace(weights, donated, inputs)
-    stages = traced.lower(lowering_platforms=(platform,))
+    with _locations():
+        stages = traced.lower(lowering_platforms=(platform,))
     return LoweredEntry(variant, platform, traced, stages, jax.tree.structure(traced.out_info))
+
+
+@contextlib.contextmanager
+def _locations() -> Iterator[None]:
+    """Locations as the model's own line, `llama/model.py:41`: the same on every machine, whoever lowers."""
+    with (
+        config.include_full_tracebacks_in_locations(False),
+        config.hlo_source_file_canonicalization_regex(r".*/(?=[^/]+/[^/]+$)"),
+    ):
+        yield
 
 
 def _main(program: Program, entry: str) -> Callable[..., Any]:
