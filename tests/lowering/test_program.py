@@ -1,6 +1,6 @@
 """A program of named entry points: what it refuses, what it lowers to, and that it runs as written."""
 
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -150,7 +150,7 @@ def inputs(**changes: Any) -> dict[str, Any]:
         (lambda: inputs(state=np.zeros(8, np.float32)), "run: input 'state' has no axis names"),
     ],
 )
-def test_inputs_that_do_not_fit_are_refused(given, message: str) -> None:  # type: ignore[no-untyped-def]
+def test_inputs_that_do_not_fit_are_refused(given, message: str) -> None:
     p = program()
     with pytest.raises(nt.InputError) as error:
         p.compile().call("run", p.weights(), **given())
@@ -193,17 +193,17 @@ def test_unknown_entry_points_and_platforms_are_refused_by_name() -> None:
             "entry: buckets of 'b' must be whole numbers from 1",
         ),
         (lambda: nt.Program(counter(), {}), "Program: at least one entry point is needed"),
-        (lambda: nt.Program(counter(), {"run": 3}), "Program: 'run' is not an entry point"),
-        (lambda: nt.Program(3, {}), "Program: the model must be an nt.Module"),
+        (lambda: nt.Program(counter(), cast(Any, {"run": 3})), "Program: 'run' is not an entry point"),
+        (lambda: nt.Program(cast(Any, 3), {}), "Program: the model must be an nt.Module"),
     ],
 )
-def test_programs_that_make_no_sense_are_refused(make, message: str) -> None:  # type: ignore[no-untyped-def]
+def test_programs_that_make_no_sense_are_refused(make, message: str) -> None:
     with pytest.raises(nt.ModelError) as error:
         make()
     assert error.value.headline == message
 
 
-def test_executables_are_found_again_on_disk(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_executables_are_found_again_on_disk(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("NAMEDTENSOR_CACHE", str(tmp_path))
     before = jax.config.jax_compilation_cache_dir
     from jax.experimental.compilation_cache import compilation_cache
