@@ -1,5 +1,6 @@
 """From a source that a person wrote to the tensors it holds."""
 
+import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -36,18 +37,32 @@ class Contents:
 def discover(source: str | Path) -> Contents:
     """Find the checkpoint at `source` and read its headers. Raises `CheckpointError`."""
     origin, file = _place(source)
+    # What follows `?` in an address may be a signature that opens it: it is shown nowhere.
+    name = str(source).partition("?")[0] if "://" in str(source) else str(source)
     if file is None:
         file = _choose(origin)
     blob = origin.find(file)
     if blob is None:
-        reject(str(source), f"there is no file {quoted(file)}")
+        reject(name, f"there is no file {quoted(file)}")
     read = _sharded if file.endswith(INDEX) else lambda _, blob: _single(blob)
     entries, metadata = read(origin, blob)
-    return Contents(str(source), origin, entries, metadata)
+    return Contents(name, origin, entries, metadata)
 
 
 def _place(source: str | Path) -> tuple[Origin, str | None]:
     """The place that `source` names, and the file in it where it names one."""
+    scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", source) if isinstance(source, str) else None
+    if scheme is not None and isinstance(source, str):
+        # Imported only here: most checkpoints are local, and neither library is small.
+        if scheme[1] == "hf":
+            from namedtensor.checkpoint._hub import open_hub
+
+            return open_hub(source)
+        if scheme[1] in ("https", "http", "s3", "gs"):
+            from namedtensor.checkpoint._remote import open_remote
+
+            return open_remote(source)
+        reject(source, f"cannot be opened by {scheme[1]}://", "use a path, hf://, https://, s3:// or gs://")
     path = Path(source).expanduser()
     if path.is_dir():
         return Directory(path), None
