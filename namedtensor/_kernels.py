@@ -1,13 +1,170 @@
-"""The native CPU contractions: found, registered with XLA, and called."""
+"""The native CPU contraction: the library that holds it, the shapes it is for, and the call itself.
 
+XLA:CPU computes products of few rows far below the memory's rate, because it widens half-precision weights to f32 in
+memory first. The custom call `nt.dot` (runner/kernels) reads them once, as they are. `scripts/build-kernels` puts its
+library into `_native/`; without it, or with NAMEDTENSOR_KERNELS=off in the environment, XLA's own contraction is used.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import sys
+import threading
+import warnings
+from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+TARGET = "nt.dot"
+LIBRARY = Path(__file__).with_name("_native") / (
+    "libnt_kernels.dylib" if sys.platform == "darwin" else "libnt_kernels.so"
+)
+
+_registering = threading.Lock()
+
+# Contracted axes of x and w, batch axes of both.
+_DIMENSIONS: dict[str, Any] = {"nk": (((2,), (2,)), ((0,), (0,))), "kn": (((2,), (1,)), ((0,), (0,)))}
+
+_INT8 = np.dtype(np.int8)
+_F32 = np.dtype(np.float32)
+_DTYPES = (np.dtype(jnp.bfloat16), np.dtype(np.float16), _F32, _INT8)
 
 
-def worthwhile(b: int, m: int, n: int, k: int, *, dtype: Any, out_dtype: Any, layout: str) -> bool:
-    return False
+def available() -> bool:
+    """Whether the native contraction can be used in this process."""
+    return os.environ.get("NAMEDTENSOR_KERNELS", "").lower() not in ("off", "0", "false") and library() is not None
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """The loaded library, or None where there is none."""
+    if not LIBRARY.exists():
+        return None
+    try:
+        return ctypes.CDLL(str(LIBRARY))
+    except OSError as error:
+        warnings.warn(f"The CPU kernels cannot be loaded, XLA's own are used: {error}", RuntimeWarning, stacklevel=2)
+        return None
+
+
+def register() -> bool:
+    """Makes `nt.dot` known to XLA:CPU, once; needed before a program that calls it is compiled or loaded.
+
+    Returns: whether it is known now.
+    """
+    return available() and _registered()
+
+
+def _registered() -> bool:
+    with _registering:
+        return _register()
+
+
+@functools.cache
+def _register() -> bool:
+    native = library()
+    if native is None:
+        return False
+    jax.ffi.register_ffi_target(TARGET, jax.ffi.pycapsule(native.nt_dot), platform="cpu")
+    return True
+
+
+def worthwhile(batch: int, m: int, n: int, k: int, *, dtype: Any, out_dtype: Any, layout: str) -> bool:
+    """Whether the native contraction is the better one for x `(batch, m, k)` and weights in `layout`.
+
+    By sizes and types only, so that a program is lowered alike on every machine that has the library.
+    """
+    dtype, out_dtype = np.dtype(dtype), np.dtype(out_dtype)
+    if dtype not in _DTYPES or min(batch, m, n, k) == 0:
+        return False
+    if (dtype == _INT8) != jnp.issubdtype(out_dtype, jnp.integer):
+        return False
+    return m <= _MOST_ROWS[dtype][layout] and batch * n * k >= _LEAST_WEIGHTS and available()
+
+
+# Below this many weights a contraction takes microseconds, and fusing it with its neighbours is worth more.
+_LEAST_WEIGHTS = 1 << 16
+
+# Up to this many rows the native contraction was the faster one: benchmarks/dot.py measures both.
+_MOST_ROWS: dict[np.dtype[Any], dict[str, int]] = {
+    np.dtype(jnp.bfloat16): {"nk": 8, "kn": 8},
+    np.dtype(np.float16): {"nk": 8, "kn": 8},
+    _F32: {"nk": 8, "kn": 8},
+    _INT8: {"nk": 8, "kn": 8},
+}
 
 
 def dot(x: jax.Array, w: jax.Array, *, layout: str, out_dtype: Any) -> jax.Array:
-    raise AssertionError
+    """x `(batch, m, k)` times w `(batch, n, k)` ("nk") or `(batch, k, n)` ("kn"). Returns: `(batch, m, n)`.
+
+    Both operands are bfloat16, float16 or float32 and products are summed in float32, or both are int8 and products are
+    summed in int32; the sum is then cast to `out_dtype`. Works under vmap (rows of x that share weights go through
+    them together) and under differentiation (which falls back to XLA's contraction for the derivatives).
+
+    Raises:
+        RuntimeError: the library is not available; see `available`.
+        ValueError: `layout` is not one of the two. XLA reports operands that do not fit together.
+    """
+    if layout not in _DIMENSIONS:
+        raise ValueError(f'layout must be "nk" or "kn", not {layout!r}')
+    if not register():
+        raise RuntimeError(
+            f"The CPU kernels are not available: {LIBRARY} is missing or NAMEDTENSOR_KERNELS is off. "
+            "Run scripts/build-kernels."
+        )
+    out_dtype, operand = np.dtype(out_dtype), np.dtype(x.dtype)
+    # The kernel writes the type it sums in or the operands' own; a further cast fuses with whatever follows.
+    wide = np.dtype(np.int32) if operand == _INT8 else _F32
+    native = out_dtype if out_dtype in (wide, operand) and out_dtype != _INT8 else wide
+    return _contraction(layout, native)(x, w).astype(out_dtype)
+
+
+@functools.cache
+def _contraction(layout: str, out: np.dtype[Any]) -> Any:
+    """The custom call for one layout and type of result, with its rules for vmap and differentiation."""
+
+    def call(x: jax.Array, w: jax.Array) -> jax.Array:
+        n = w.shape[1 if layout == "nk" else 2]
+        result = jax.ShapeDtypeStruct((*x.shape[:2], n), out)
+        return jax.ffi.ffi_call(TARGET, result)(x, w, w_layout=layout)
+
+    def general(x: jax.Array, w: jax.Array) -> jax.Array:
+        precision = lax.Precision.HIGHEST if x.dtype == jnp.float32 else None
+        return lax.dot_general(x, w, _DIMENSIONS[layout], precision=precision, preferred_element_type=out)
+
+    def best(x: jax.Array, w: jax.Array) -> jax.Array:
+        (b, m, k), n = x.shape, w.shape[1 if layout == "nk" else 2]
+        return (batched if worthwhile(b, m, n, k, dtype=x.dtype, out_dtype=out, layout=layout) else general)(x, w)
+
+    batched = jax.custom_batching.custom_vmap(call)
+
+    @batched.def_vmap
+    def _(size: int, in_batched: list[bool], x: jax.Array, w: jax.Array) -> tuple[jax.Array, bool]:
+        x_batched, w_batched = in_batched
+        if not w_batched:
+            # More rows for the same weights, which are then read once for all.
+            v, b, m, k = x.shape
+            y = best(jnp.moveaxis(x, 0, 1).reshape(b, v * m, k), w)
+            return jnp.moveaxis(y.reshape(b, v, m, -1), 1, 0), True
+        if not x_batched:
+            x = jnp.broadcast_to(x, (size, *x.shape))
+        v, b, m, k = x.shape
+        y = best(x.reshape(v * b, m, k), w.reshape(v * b, *w.shape[2:]))
+        return y.reshape(v, b, m, -1), True
+
+    @jax.custom_jvp
+    def contraction(x: jax.Array, w: jax.Array) -> jax.Array:
+        return batched(x, w)
+
+    @contraction.defjvp
+    def _(primals: tuple[Any, Any], tangents: tuple[Any, Any]) -> tuple[jax.Array, jax.Array]:
+        (x, w), (dx, dw) = primals, tangents
+        return contraction(x, w), general(dx, w) + general(x, dw)
+
+    return contraction

@@ -1,0 +1,324 @@
+//! The contraction: checks, choice of kernel, division among threads.
+
+use crate::columns;
+use crate::element::{DType, Element};
+use crate::int8;
+use crate::pool;
+use crate::rows;
+use crate::simd::Portable;
+#[cfg(target_arch = "x86_64")]
+use crate::simd::{Avx2, Avx512};
+use half::{bf16, f16};
+use std::ops::Range;
+
+/// How a matrix of weights lies in memory, last axis contiguous.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// `[batch, n, k]`: each output's weights lie together (PyTorch's `Linear.weight`).
+    Nk,
+    /// `[batch, k, n]`.
+    Kn,
+}
+
+/// Sizes of a contraction: x `[batch, m, k]` with w in [`Layout`] gives `[batch, m, n]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dot {
+    pub batch: usize,
+    pub m: usize,
+    pub n: usize,
+    pub k: usize,
+    pub layout: Layout,
+}
+
+/// A buffer whose length is not what the sizes ask for.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ShapeError {
+    #[error("the {operand} has {found} elements where its sizes ask for {wanted}")]
+    Length { operand: &'static str, found: usize, wanted: usize },
+    #[error("the sizes of the {operand} overflow")]
+    Overflow { operand: &'static str },
+    #[error("this processor lacks the instruction set that was asked for")]
+    Isa,
+}
+
+impl Dot {
+    fn check(&self, x: usize, w: usize, out: usize) -> Result<(), ShapeError> {
+        for (operand, found, rows, columns) in
+            [("left operand", x, self.m, self.k), ("right operand", w, self.n, self.k), ("result", out, self.m, self.n)]
+        {
+            let wanted = self.batch.checked_mul(rows).and_then(|size| size.checked_mul(columns));
+            let wanted = wanted.ok_or(ShapeError::Overflow { operand })?;
+            if found != wanted {
+                return Err(ShapeError::Length { operand, found, wanted });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Instruction set that a contraction uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Isa {
+    /// Whatever the compiler makes of plain Rust.
+    Portable,
+    /// AVX2, FMA and F16C.
+    Avx2,
+    /// AVX-512 F and BW, and VNNI for int8.
+    Avx512,
+}
+
+impl Isa {
+    /// The best one that this processor has.
+    pub fn best() -> Isa {
+        [Isa::Avx512, Isa::Avx2].into_iter().find(|isa| isa.available()).unwrap_or(Isa::Portable)
+    }
+
+    /// Whether this processor has it.
+    pub fn available(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        {
+            let avx2 = || {
+                is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
+            };
+            match self {
+                Isa::Portable => true,
+                Isa::Avx2 => avx2(),
+                Isa::Avx512 => avx2() && is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw"),
+            }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        {
+            self == Isa::Portable
+        }
+    }
+}
+
+/// Where results go; shared by threads that write to different places.
+#[derive(Clone, Copy)]
+pub(crate) struct Out {
+    at: *mut u8,
+    dtype: DType,
+}
+
+impl Out {
+    /// # Safety
+    /// `index` lies within the buffer and no other thread touches it.
+    #[inline(always)]
+    pub(crate) unsafe fn put(self, index: usize, value: f32) {
+        // SAFETY: the caller vouches for the place; `dtype` is the buffer's.
+        unsafe {
+            match self.dtype {
+                DType::F32 => self.at.cast::<f32>().add(index).write(value),
+                DType::Bf16 => self.at.cast::<bf16>().add(index).write(bf16::from_f32(value)),
+                DType::F16 => self.at.cast::<f16>().add(index).write(f16::from_f32(value)),
+                DType::I8 | DType::I32 => unreachable!("checked before the kernels start"),
+            }
+        }
+    }
+
+    pub(crate) fn offset(self, elements: usize) -> Out {
+        Out { at: self.at.wrapping_add(elements * self.dtype.size()), dtype: self.dtype }
+    }
+}
+
+/// One member of the batch, as the kernels see it: `x` made ready by `pack`.
+#[derive(Clone, Copy)]
+pub(crate) struct Part<T> {
+    pub x: *const f32,
+    pub w: *const T,
+    pub out: Out,
+    pub m: usize,
+    pub n: usize,
+    pub k: usize,
+}
+
+/// What an instruction set offers for elements `T`.
+pub(crate) struct Kernels<T> {
+    /// f32 values in a pair of vectors; packed rows of x are padded to a multiple.
+    pub pair: usize,
+    pub pack: unsafe fn(&[T], usize, *mut f32),
+    pub rows: unsafe fn(&Part<T>, Range<usize>),
+    pub columns: unsafe fn(&Part<T>, Range<usize>),
+}
+
+/// Floating elements that the kernels are compiled for.
+pub trait Contract: Element {
+    #[doc(hidden)]
+    #[allow(private_interfaces)]
+    fn kernels(isa: Isa) -> Kernels<Self>;
+}
+
+macro_rules! entry_points {
+    ($name:ident, $simd:ty $(, $features:literal)?) => {
+        mod $name {
+            use super::*;
+            use crate::simd::Load;
+            pub const PAIR: usize = 2 * <$simd as crate::simd::Simd>::LANES;
+            /// # Safety
+            /// The processor has the instruction set; the rest as `rows::pack` asks.
+            $(#[target_feature(enable = $features)])?
+            pub unsafe fn pack<T: Element>(x: &[T], k: usize, to: *mut f32) where $simd: Load<T> {
+                // SAFETY: handed on to the caller.
+                unsafe { rows::pack::<$simd, T>(x, k, to) }
+            }
+            /// # Safety
+            /// The processor has the instruction set; the rest as `rows::chunk` asks.
+            $(#[target_feature(enable = $features)])?
+            pub unsafe fn rows<T: Element>(part: &Part<T>, range: Range<usize>) where $simd: Load<T> {
+                // SAFETY: handed on to the caller.
+                unsafe { rows::chunk::<$simd, T>(part, range) }
+            }
+            /// # Safety
+            /// The processor has the instruction set; the rest as `columns::chunk` asks.
+            $(#[target_feature(enable = $features)])?
+            pub unsafe fn columns<T: Element>(part: &Part<T>, range: Range<usize>) where $simd: Load<T> {
+                // SAFETY: handed on to the caller.
+                unsafe { columns::chunk::<$simd, T>(part, range) }
+            }
+        }
+    };
+}
+
+entry_points!(portable, Portable);
+#[cfg(target_arch = "x86_64")]
+entry_points!(avx2, Avx2, "avx2,fma,f16c");
+#[cfg(target_arch = "x86_64")]
+entry_points!(avx512, Avx512, "avx512f,avx512bw,avx2,fma,f16c");
+
+macro_rules! kernels_of {
+    ($name:ident) => {
+        Kernels { pair: $name::PAIR, pack: $name::pack, rows: $name::rows, columns: $name::columns }
+    };
+}
+
+macro_rules! contract {
+    ($($element:ty),*) => {$(
+        impl Contract for $element {
+            #[allow(private_interfaces)]
+            fn kernels(isa: Isa) -> Kernels<Self> {
+                match isa {
+                    #[cfg(target_arch = "x86_64")]
+                    Isa::Avx512 => kernels_of!(avx512),
+                    #[cfg(target_arch = "x86_64")]
+                    Isa::Avx2 => kernels_of!(avx2),
+                    _ => kernels_of!(portable),
+                }
+            }
+        }
+    )*};
+}
+contract!(f32, bf16, f16);
+
+/// Bytes of weights that one thread takes at a time.
+const CHUNK: usize = 128 << 10;
+
+/// Weights of less than this many bytes are not worth waking another thread for.
+const ALONE: usize = 128 << 10;
+
+/// Outputs that one thread takes at a time; depends on the sizes only.
+fn outputs_per_chunk(sizes: &Dot, element: usize) -> usize {
+    match sizes.layout {
+        Layout::Nk => (CHUNK / (sizes.k * element).max(1)).max(1).next_multiple_of(rows::GRAIN),
+        Layout::Kn => columns::width(sizes.m, sizes.n),
+    }
+}
+
+/// Runs `task(batch index, outputs)` over all outputs of all members of the batch.
+pub(crate) fn divide(sizes: &Dot, element: usize, task: impl Fn(usize, Range<usize>) + Sync) {
+    let width = outputs_per_chunk(sizes, element);
+    let chunks = sizes.n.div_ceil(width);
+    let run = |index: usize| {
+        let (batch, chunk) = (index / chunks, index % chunks);
+        task(batch, chunk * width..((chunk + 1) * width).min(sizes.n));
+    };
+    let count = sizes.batch * chunks;
+    if sizes.batch * sizes.n * sizes.k * element < ALONE {
+        (0..count).for_each(run);
+    } else {
+        pool::for_each(count, run);
+    }
+}
+
+/// Lets threads share what they only read, or write at different places.
+pub(crate) struct Shared<T>(pub T);
+
+// SAFETY: wraps pointers into buffers that outlive the call that shares them; see `divide`.
+unsafe impl<T> Sync for Shared<T> {}
+
+/// Contracts `x` `[batch, m, k]` with `w` into `out` `[batch, m, n]`, adding up in f32.
+///
+/// # Errors
+/// [`ShapeError`] where a length is not what `sizes` asks for; `out` is untouched then.
+pub fn dot<T: Contract, O: Element>(sizes: &Dot, x: &[T], w: &[T], out: &mut [O]) -> Result<(), ShapeError> {
+    dot_with(Isa::best(), sizes, x, w, out)
+}
+
+/// As [`dot`], with the instruction set chosen by the caller.
+///
+/// # Errors
+/// As for [`dot`], and where this processor lacks `isa`.
+pub fn dot_with<T: Contract, O: Element>(
+    isa: Isa,
+    sizes: &Dot,
+    x: &[T],
+    w: &[T],
+    out: &mut [O],
+) -> Result<(), ShapeError> {
+    if !isa.available() {
+        return Err(ShapeError::Isa);
+    }
+    sizes.check(x.len(), w.len(), out.len())?;
+    if out.is_empty() {
+        return Ok(());
+    }
+    let kernels = T::kernels(isa);
+    let Dot { m, n, k, layout, .. } = *sizes;
+    let padded = match layout {
+        Layout::Nk => k.next_multiple_of(kernels.pair),
+        Layout::Kn => k,
+    };
+    let mut packed = Vec::<f32>::with_capacity(sizes.batch * m * padded);
+    match layout {
+        // SAFETY: the instruction set was checked; there is room for every row, padded, and `pack` fills it.
+        Layout::Nk => unsafe {
+            (kernels.pack)(x, k, packed.as_mut_ptr());
+            packed.set_len(sizes.batch * m * padded);
+        },
+        Layout::Kn => packed.extend(x.iter().map(|value| value.to_f32())),
+    }
+    let out = Out { at: out.as_mut_ptr().cast(), dtype: O::DTYPE };
+    let shared = Shared((packed.as_ptr(), w.as_ptr(), out));
+    let kernel = match layout {
+        Layout::Nk => kernels.rows,
+        Layout::Kn => kernels.columns,
+    };
+    divide(sizes, size_of::<T>(), |batch, outputs| {
+        let Shared((x, w, out)) = &shared;
+        let part = Part {
+            x: x.wrapping_add(batch * m * padded),
+            w: w.wrapping_add(batch * n * k),
+            out: out.offset(batch * m * n),
+            m,
+            n,
+            k,
+        };
+        // SAFETY: lengths and instruction set were checked, and every output belongs to one call of this closure.
+        unsafe { kernel(&part, outputs) }
+    });
+    Ok(())
+}
+
+/// Contracts int8 operands, adding up in i32 (modulo 2^32).
+///
+/// # Errors
+/// As for [`dot_with`].
+pub fn dot_int8(isa: Isa, sizes: &Dot, x: &[i8], w: &[i8], out: &mut [i32]) -> Result<(), ShapeError> {
+    if !isa.available() {
+        return Err(ShapeError::Isa);
+    }
+    sizes.check(x.len(), w.len(), out.len())?;
+    if !out.is_empty() {
+        int8::dot(isa, sizes, x, w, out);
+    }
+    Ok(())
+}

@@ -1,0 +1,22 @@
+//! Contractions of a few rows with a large matrix, at the speed the memory allows.
+//!
+//! A decode step multiplies one row, or a handful, with every weight of the model, so its speed is that of reading
+//! the weights. [`dot`] reads them once, in the type they are stored in, for all rows together, and accumulates
+//! in f32 (int8: in i32). [`ffi`] offers it to XLA:CPU as the typed-FFI custom call `nt.dot`.
+//!
+//! A result depends on the operands and on the instruction set, never on the number of threads.
+
+mod bandwidth;
+mod columns;
+mod dot;
+mod element;
+pub mod ffi;
+mod int8;
+mod pool;
+mod rows;
+mod simd;
+
+pub use bandwidth::read_all;
+pub use dot::{Contract, Dot, Isa, Layout, ShapeError, dot, dot_int8, dot_with};
+pub use element::{DType, Element};
+pub use pool::threads;
