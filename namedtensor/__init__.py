@@ -1,5 +1,7 @@
 """Models with named axes: written once, checked before they run, lowered to StableHLO."""
 
+from namedtensor import random
+from namedtensor._control import cond, scan, while_loop
 from namedtensor._errors import AxisError, CheckpointError, DTypeError, InputError, ModelError, NamedTensorError
 from namedtensor._join import concat, stack, where
 from namedtensor._module import Module
@@ -22,13 +24,17 @@ __all__ = [
     "Tensor",
     "arange",
     "concat",
+    "cond",
     "entry",
     "full",
     "one_hot",
     "ones",
+    "random",
+    "scan",
     "spec",
     "stack",
     "where",
+    "while_loop",
     "wrap",
     "zeros",
 ]
