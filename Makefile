@@ -21,6 +21,7 @@ help:
 
 setup:
 	@scripts/setup
+	@scripts/build-kernels
 
 demo: setup
 	@$(BIN)/python -m scripts.demo
@@ -38,7 +39,7 @@ format: setup
 	@$(BIN)/ruff format
 
 bench: setup
-	@set -e; for file in benchmarks/[a-z]*.py; do \
+	@set -e; for file in $$(grep -l __main__ benchmarks/*.py); do \
 		name=$$(basename "$$file" .py); echo "== $$name"; $(BIN)/python -m "benchmarks.$$name"; \
 	done
 
@@ -50,4 +51,5 @@ lock: setup
 
 clean:
 	rm -rf .venv .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
+	rm -rf namedtensor/_native runner/target
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -93,26 +93,27 @@ def uv_environment() -> dict[str, str]:
 
 
 def install_with_uv() -> bool:
-    """Installs everything with uv, itself installed from its entry in the lock. Returns: whether that worked."""
+    """Installs what the lock names with uv, itself installed from its entry there. Returns: whether that worked."""
     requirements = ENVIRONMENT / "uv-requirements.txt"
     requirements.write_text(entry("uv"), encoding="utf-8")
     if not run([PYTHON, "-m", "pip", "install", "--quiet", "--no-deps", "--require-hashes", "-r", requirements]):
         return False
-    uv = ENVIRONMENT / "bin" / "uv"
     quiet = [] if sys.stderr.isatty() else ["--quiet"]
-    environment = uv_environment()
-    return run([uv, "pip", "sync", *quiet, "--python", PYTHON, "--require-hashes", LOCK], environment) and run(
-        [uv, "pip", "install", "--quiet", "--python", PYTHON, "--no-deps", "--no-build-isolation", "--editable", ROOT],
-        environment,
+    return run(
+        [ENVIRONMENT / "bin" / "uv", "pip", "sync", *quiet, "--python", PYTHON, "--require-hashes", LOCK],
+        uv_environment(),
     )
 
 
 def install_with_pip() -> bool:
-    """Installs everything with pip: slower, but it understands every configuration a machine can have."""
-    pip: list[str | Path] = [PYTHON, "-m", "pip", "install", "--quiet"]
-    return run([*pip, "--require-hashes", "--no-deps", "-r", LOCK]) and run(
-        [*pip, "--no-deps", "--no-build-isolation", "--editable", ROOT]
-    )
+    """Installs what the lock names with pip: slower, but it understands every configuration a machine can have."""
+    return run([PYTHON, "-m", "pip", "install", "--quiet", "--require-hashes", "--no-deps", "-r", LOCK])
+
+
+def install_checkout() -> bool:
+    """Installs the checkout itself, editable, with the build back end that is in the environment already."""
+    what = ["--no-deps", "--no-build-isolation", "--editable", str(ROOT)]
+    return run([ENVIRONMENT / "bin" / "uv", "pip", "install", "--quiet", "--python", PYTHON, *what], uv_environment())
 
 
 def set_up() -> int:
@@ -136,6 +137,9 @@ def set_up() -> int:
                 file=sys.stderr,
             )
             return 1
+    if not install_checkout():
+        print("The checkout could not be installed into .venv: see the message above.", file=sys.stderr)
+        return 1
     partial = STAMP.with_suffix(".partial")
     partial.write_text(json.dumps(want, indent=2) + "\n", encoding="utf-8")
     partial.replace(STAMP)

@@ -53,6 +53,13 @@ def test_wheel_has_every_file_of_the_package_once(wheel: zipfile.ZipFile) -> Non
     assert "namedtensor/py.typed" in packed
 
 
+def test_wheel_is_for_one_platform_exactly_if_it_holds_native_code(wheel: zipfile.ZipFile) -> None:
+    native = any(name.startswith("namedtensor/_native/libnt_kernels.") for name in wheel.namelist())
+    metadata = wheel.read(f"namedtensor-{namedtensor.__version__}.dist-info/WHEEL").decode()
+    assert ("Tag: py3-none-any" in metadata) == (not native)
+    assert ("Root-Is-Purelib: true" in metadata) == (not native)
+
+
 def test_wheel_holds_the_contents_and_not_links(wheel: zipfile.ZipFile) -> None:
     packed = wheel.read("namedtensor/models/__init__.py")
     assert packed == (ROOT / "models" / "__init__.py").read_bytes()

@@ -11,11 +11,11 @@ from scripts import setup_environment
 
 
 class Installers:
-    """Stands for uv and pip: notes who was called, and succeeds or fails as told."""
+    """Stands for uv, pip and the checkout's own build: notes what was called, and succeeds or fails as told."""
 
-    def __init__(self, *, uv: bool = True, pip: bool = True) -> None:
+    def __init__(self, *, uv: bool = True, pip: bool = True, checkout: bool = True) -> None:
         self.calls: list[str] = []
-        self.results = {"uv": uv, "pip": pip}
+        self.results = {"uv": uv, "pip": pip, "checkout": checkout}
 
     def __getitem__(self, name: str) -> Callable[[], bool]:
         def install() -> bool:
@@ -29,6 +29,7 @@ class Installers:
     def put_in_place(self, monkeypatch: pytest.MonkeyPatch) -> "Installers":
         monkeypatch.setattr(setup_environment, "install_with_uv", self["uv"])
         monkeypatch.setattr(setup_environment, "install_with_pip", self["pip"])
+        monkeypatch.setattr(setup_environment, "install_checkout", self["checkout"])
         return self
 
 
@@ -61,13 +62,13 @@ def test_second_call_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert setup_environment.main([]) == 0
     assert setup_environment.main(["--check"]) == 0
     assert setup_environment.main([]) == 0
-    assert installers.calls == ["uv"]
+    assert installers.calls == ["uv", "checkout"]
 
 
 def test_pip_stands_in_for_uv(monkeypatch: pytest.MonkeyPatch) -> None:
     installers = Installers(uv=False).put_in_place(monkeypatch)
     assert setup_environment.main([]) == 0
-    assert installers.calls == ["uv", "pip"]
+    assert installers.calls == ["uv", "pip", "checkout"]
     assert setup_environment.main(["--check"]) == 0
 
 
@@ -77,6 +78,16 @@ def test_failure_is_said_and_not_taken_for_success(
     Installers(uv=False, pip=False).put_in_place(monkeypatch)
     assert setup_environment.main([]) == 1
     assert "requirements.lock" in capsys.readouterr().err
+    assert setup_environment.main(["--check"]) == 1
+
+
+def test_checkout_that_cannot_be_built_is_no_matter_of_the_registry(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    installers = Installers(checkout=False).put_in_place(monkeypatch)
+    assert setup_environment.main([]) == 1
+    assert installers.calls == ["uv", "checkout"]
+    assert "The checkout could not be installed" in capsys.readouterr().err
     assert setup_environment.main(["--check"]) == 1
 
 
@@ -104,7 +115,7 @@ def test_changed_file_installs_again_into_the_same_environment(
     (checkout / file).write_text("# changed\n", encoding="utf-8")
     assert setup_environment.main(["--check"]) == 1
     assert setup_environment.main([]) == 0
-    assert installers.calls == ["uv", "uv"]
+    assert installers.calls == ["uv", "checkout", "uv", "checkout"]
     assert kept.exists()
 
 
