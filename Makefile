@@ -13,7 +13,7 @@ COMPILE = UV_SYSTEM_CERTS=1 $(BIN)/uv pip compile --quiet --universal --python-v
 help:
 	@echo 'make demo     classify scanned digits, rank sentences with real weights'
 	@echo 'make test     lint, then every test'
-	@echo 'make lint     ruff and mypy'
+	@echo 'make lint     ruff, mypy, rustfmt and clippy'
 	@echo 'make format   format and apply safe fixes'
 	@echo 'make bench    every benchmark'
 	@echo 'make lock     resolve the pinned requirements anew (UPGRADE=1: to the newest versions)'
@@ -27,16 +27,19 @@ demo: setup
 	@$(BIN)/python -m scripts.demo
 
 test: lint
+	@scripts/check-kernels test
 	@$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
 lint: setup
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
+	@scripts/check-kernels lint
 
 format: setup
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
+	@if cargo fmt --version >/dev/null 2>&1; then cargo fmt --manifest-path runner/Cargo.toml; fi
 
 bench: setup
 	@set -e; for file in $$(grep -l __main__ benchmarks/*.py); do \
