@@ -11,12 +11,35 @@ import jax.numpy as jnp
 import numpy as np
 
 from namedtensor import _axes
-from namedtensor._errors import ModelError, describe, did_you_mean, fail
+from namedtensor._errors import AxisError, ModelError, describe, did_you_mean, fail
 
 if TYPE_CHECKING:
     from namedtensor._tensor import Tensor
 
 Scalar = int | float | bool
+
+
+# What people who come from positional libraries reach for, and what does it here.
+_ELSEWHERE = {
+    "T": 'x.transpose("d s"), though no operation needs it',
+    "at": "x.dynamic_update(...) or x.scatter(...)",
+    "expand": "x.broadcast(b=4)",
+    "expand_dims": "x.broadcast(b=1)",
+    "matmul": 'x.dot(y, "k")',
+    "ndim": "len(x.axes)",
+    "permute": 'x.transpose("d s b")',
+    "repeat": 'x.broadcast(times=4), then x.merge("s times -> s")',
+    "reshape": 'x.split("heads", "kv group", kv=8) and x.merge("kv group -> heads")',
+    "shape": 'x.sizes, or x.size("s") for one axis',
+    "swapaxes": 'x.transpose("d s b")',
+    "take": 'x.gather("s", places)',
+    "unsqueeze": "x.broadcast(b=1)",
+    "view": 'x.split("heads", "kv group", kv=8) and x.merge("kv group -> heads")',
+}
+
+
+class _NoSuchAttribute(AxisError, AttributeError):
+    """An `AttributeError` too, so that `hasattr` keeps its meaning."""
 
 
 class Base:
@@ -72,13 +95,15 @@ class Base:
         return array
 
     def numpy(self, axes: str) -> np.ndarray[Any, Any]:
-        """The values as a numpy array with its axes in the order written."""
+        """The values as a numpy array with its axes in the order written. Not while a model is traced."""
+        self._known("numpy")
         return np.asarray(self.data(axes))
 
     def item(self) -> Any:
         """The one value of a tensor that has a single element, as a Python number."""
         if self.count != 1:
             fail(f"item: one element is needed, the tensor has {self.count}", found={"tensor": self})
+        self._known("item")
         return np.asarray(self._values()).reshape(()).item()
 
     def __repr__(self) -> str:
@@ -96,6 +121,56 @@ class Base:
 
     def __len__(self) -> int:
         fail("a tensor has no first axis to take the length of", found={"tensor": self}, fix='name it: x.size("b")')
+
+    def __contains__(self, value: object) -> bool:
+        fail(
+            "'in' could mean an axis or a value of the tensor",
+            found={"tensor": self},
+            fix=f"an axis: {value!r} in x.axes" if isinstance(value, str) else "a value: (x == value).any(...)",
+        )
+
+    def __getitem__(self, place: Any) -> Any:
+        fail(
+            "a tensor is not indexed by position",
+            asked=f"x[{place!r}]" if isinstance(place, (int, str, slice)) else None,
+            found={"tensor": self},
+            fix='name the axis: x.index("{0}", i), x.slice("{0}", start, stop), x.gather("{0}", places)'.format(
+                self._axes[0] if self._axes else "s"
+            ),
+        )
+
+    def __setitem__(self, place: Any, value: Any) -> Any:
+        fail(
+            "a tensor never changes in place",
+            found={"tensor": self},
+            fix="x.dynamic_update(...) and x.scatter(...) return the changed tensor",
+        )
+
+    def __matmul__(self, other: Any) -> Any:
+        shared = [name for name in self._axes if name in getattr(other, "axes", ())]
+        fail(
+            "@ does not say which axes to contract",
+            found={"left": self, "right": other},
+            fix=f'name them: left.dot(right, "{shared[-1] if shared else "k"}")',
+        )
+
+    __rmatmul__ = __matmul__
+
+    def __float__(self) -> float:
+        fail("a tensor is not a Python number", found={"tensor": self}, fix="x.item(), outside of what is traced")
+
+    def __int__(self) -> int:
+        fail("a tensor is not a Python number", found={"tensor": self}, fix="x.item(), outside of what is traced")
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _ELSEWHERE:
+            fail(
+                f"a tensor with named axes has no .{name}",
+                found={"tensor": self},
+                fix=_ELSEWHERE[name],
+                kind=_NoSuchAttribute,
+            )
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __array__(self, *_: Any, **__: Any) -> Any:
         fail(
@@ -121,6 +196,14 @@ class Base:
         from namedtensor._tensor import Tensor
 
         return Tensor._of(array, tuple(axes))
+
+    def _known(self, op: str) -> None:
+        if isinstance(self._array, jax.core.Tracer):
+            fail(
+                f"{op}: the values of a tensor are not known while a model is traced",
+                found={"tensor": self},
+                fix="return the tensor, and look at it outside",
+            )
 
     def _check_rank(self) -> None:
         shape = getattr(self._array, "shape", None)

@@ -13,7 +13,7 @@ from jax import lax
 
 from namedtensor import _axes
 from namedtensor._base import Base
-from namedtensor._dot import accumulator
+from namedtensor._dot import accumulator, result_type
 from namedtensor._elementwise import check_operand, floating, kind, same_dtype
 from namedtensor._errors import DTypeError, did_you_mean, fail
 
@@ -107,7 +107,7 @@ class Windows(Base):
         strides, dilations = (_per_axis("conv", k, v, window) for k, v in (("stride", stride), ("dilation", dilation)))
         extents = [d * (taps[name] - 1) + 1 for name, d in zip(slide, dilations, strict=True)]
         pads = _padding("conv", self, slide, extents, strides, padding)
-        out = jnp.dtype(dtype) if dtype is not None else self.dtype
+        out = result_type("conv", dtype, self)
 
         x, x_order = _fold(self, [batch, (*shared, *contracted), *((name,) for name in slide)])
         # The kernel's output channels are the groups' and its own, the groups' outermost.
@@ -145,7 +145,7 @@ class Windows(Base):
         a whole axis, it is `max("h w")`.
         """
         if kind(self.dtype) == "bool":
-            fail("max_pool: numbers are needed, not truth values", found={"tensor": self}, fix="cast first")
+            fail("max_pool: numbers are needed, not truth values", found={"tensor": self}, kind=DTypeError)
         low: Any = -jnp.inf if kind(self.dtype) == "floating" else jnp.iinfo(self.dtype).min
         values, slide, sizes, strides, dilations, pads = self._pool("max_pool", window, stride, padding, dilation)
         pooled = self._reduce_window(values, low, lax.max, slide, sizes, strides, dilations, pads)

@@ -11,6 +11,7 @@ from jax import lax
 
 from namedtensor import _axes
 from namedtensor._base import Base
+from namedtensor._dtypes import element_type
 from namedtensor._elementwise import check_operand, kind, same_dtype, same_sizes
 from namedtensor._errors import DTypeError, did_you_mean, fail
 
@@ -51,7 +52,7 @@ class Contraction(Base):
             fail("dot: truth values cannot be multiplied", found={"left": self}, fix="cast first", kind=DTypeError)
         same_sizes("dot", {"left": self, "right": other})
         same_dtype("dot", self, other)
-        out = jnp.dtype(dtype) if dtype is not None else self.dtype
+        out = result_type("dot", dtype, self)
         return self._make(*contract(self, other, contracted, out))
 
 
@@ -89,6 +90,21 @@ def contract(left: Base, right: Base, contracted: tuple[str, ...], out: Any) -> 
         return lax.platform_dependent(x_array, w_array, cpu=fast, default=general), axes
     on_cpu = all(device.platform == "cpu" for device in w_array.devices())
     return (fast if on_cpu else general)(x_array, w_array), axes
+
+
+def result_type(op: str, dtype: Any, operand: Base) -> Any:
+    """The type of a contraction's result, which is the operands' own unless another one is asked for."""
+    if dtype is None:
+        return operand.dtype
+    target = element_type(op, dtype)
+    if kind(target) != "floating" and kind(target) != kind(operand.dtype):
+        fail(
+            f"{op}: a sum of {operand.dtype} products does not fit into {target}",
+            asked=f'dtype="{target}"',
+            fix="round or floor the result, and cast it",
+            kind=DTypeError,
+        )
+    return target
 
 
 def accumulator(operand: Any, out: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from jax import lax
 
 from namedtensor._base import Base, Scalar
+from namedtensor._dtypes import element_type
 from namedtensor._errors import AxisError, DTypeError, closest, fail
 
 if TYPE_CHECKING:
@@ -46,28 +48,42 @@ def check_operand(op: str, value: Any, other: Base) -> None:
 
 def literal(op: str, value: Any, like: Base) -> jax.Array:
     """A Python number in the type of `like`; refused where that type cannot hold it."""
+    return literal_of(op, value, like.dtype, {"tensor": like})
+
+
+def literal_of(op: str, value: Any, dtype: Any, found: dict[str, Any]) -> jax.Array:
+    """A Python number in type `dtype`; refused where that type cannot hold it."""
     if isinstance(value, np.generic):
         value = value.item()
-    target = kind(like.dtype)
+    if not isinstance(value, (bool, int, float)):
+        fail(f"{op}: {value!r} is not a real number", found=found, kind=DTypeError)
+    target = kind(dtype)
     if target != "floating" and isinstance(value, float) and not isinstance(value, bool):
         fail(
-            f"{op}: {value} is not an integer, and the tensor holds {like.dtype}",
-            found={"tensor": like},
+            f"{op}: {value} is not an integer, which {dtype} needs",
+            found=found,
             fix='cast the tensor first: x.cast("float32")',
             kind=DTypeError,
         )
     if target == "bool" and not isinstance(value, bool):
         fail(
             f"{op}: {value} meets a tensor of truth values",
-            found={"tensor": like},
+            found=found,
             fix='cast the tensor first: x.cast("int32")',
             kind=DTypeError,
         )
     if target == "integer" and not isinstance(value, bool):
-        info = jnp.iinfo(like.dtype)
+        info = jnp.iinfo(dtype)
         if not info.min <= value <= info.max:
-            fail(f"{op}: {value} does not fit into {like.dtype}", found={"tensor": like}, kind=DTypeError)
-    return jnp.asarray(value, like.dtype)
+            fail(f"{op}: {value} does not fit into {dtype}", found=found, kind=DTypeError)
+    if target == "floating" and math.isfinite(value) and abs(value) > float(jnp.finfo(dtype).max):
+        fail(
+            f"{op}: {value} does not fit into {dtype}, whose largest number is {float(jnp.finfo(dtype).max):.6g}",
+            found=found,
+            fix="float('inf') says infinity",
+            kind=DTypeError,
+        )
+    return jnp.asarray(value, dtype)
 
 
 def same_dtype(op: str, left: Base, right: Base, labels: tuple[str, str] = ("left", "right")) -> None:
@@ -131,13 +147,39 @@ def binary(op: str, fn: Callable[..., jax.Array], left: Any, right: Any) -> Tens
     if not isinstance(left, Base):
         if not is_scalar(left):
             check_operand(op, left, right)
+        _fitting(op, right)
         return right._make(fn(literal(op, left, right), right._values()), right.axes)
+    _fitting(op, left)
     if is_scalar(right):
         return left._make(fn(left._values(), literal(op, right, left)), left.axes)
     check_operand(op, right, left)
     order = superset(op, {"left": left, "right": right})
     same_dtype(op, left, right)
     return left._make(fn(aligned(left, order), aligned(right, order)), order)
+
+
+_ON_NUMBERS = frozenset(["+", "-", "*", "//", "%", "**", "negative", "abs", "sign", "square"])
+_ON_INTEGERS = frozenset(("<<", ">>"))
+_ON_BITS = frozenset(("&", "|", "^", "~"))
+
+
+def _fitting(op: str, tensor: Base) -> None:
+    """Raise where the operation has no meaning for the tensor's type, or another one than the reader would think."""
+    found = kind(tensor.dtype)
+    if op in _ON_NUMBERS and found == "bool":
+        fail(
+            f"{op}: numbers are needed, not truth values",
+            found={"tensor": tensor},
+            fix='logic is written & | ^ ~; to count: x.cast("int32")',
+            kind=DTypeError,
+        )
+    if (op in _ON_BITS and found == "floating") or (op in _ON_INTEGERS and found != "integer"):
+        fail(
+            f"{op}: integers are needed, not {tensor.dtype}",
+            found={"tensor": tensor},
+            fix='compare first: x > 0, or cast: x.cast("int32")',
+            kind=DTypeError,
+        )
 
 
 def floating(op: str, tensor: Base) -> None:
@@ -150,6 +192,15 @@ def floating(op: str, tensor: Base) -> None:
         )
 
 
+def _lowest(dtype: Any) -> Any:
+    match kind(dtype):
+        case "bool":
+            return False
+        case "floating":
+            return jnp.finfo(dtype).min
+    return jnp.iinfo(dtype).min
+
+
 class Elementwise(Base):
     """Arithmetic, comparison and unary functions. The axes of one side must be a subset of the other's."""
 
@@ -157,6 +208,10 @@ class Elementwise(Base):
 
     def _unary(self, fn: Callable[[jax.Array], jax.Array]) -> Tensor:
         return self._make(fn(self._values()), self._axes)
+
+    def _number(self, op: str, fn: Callable[[jax.Array], jax.Array]) -> Tensor:
+        _fitting(op, self)
+        return self._unary(fn)
 
     def _float(self, op: str, fn: Callable[[jax.Array], jax.Array]) -> Tensor:
         floating(op, self)
@@ -210,8 +265,15 @@ class Elementwise(Base):
         return binary("%", jnp.remainder, other, self)
 
     def __pow__(self, other: Operand) -> Tensor:
-        if isinstance(other, int) and not isinstance(other, bool) and (other >= 0 or kind(self.dtype) == "floating"):
-            return self._unary(lambda a: lax.integer_pow(a, other))
+        if isinstance(other, (int, np.integer)) and not isinstance(other, bool):
+            if other < 0 and kind(self.dtype) == "integer":
+                fail(
+                    f"**: {self.dtype} to the power {other} would leave the integers",
+                    found={"tensor": self},
+                    fix='cast first: x.cast("float32")',
+                    kind=DTypeError,
+                )
+            return self._number("**", lambda a: lax.integer_pow(a, int(other)))
         return binary("**", jnp.power, self, other)
 
     def __rpow__(self, other: Operand) -> Tensor:
@@ -233,13 +295,14 @@ class Elementwise(Base):
         return binary(">>", jnp.right_shift, self, other)
 
     def __invert__(self) -> Tensor:
+        _fitting("~", self)
         return self._unary(jnp.bitwise_not)
 
     def __neg__(self) -> Tensor:
-        return self._unary(jnp.negative)
+        return self._number("negative", jnp.negative)
 
     def __abs__(self) -> Tensor:
-        return self._unary(jnp.abs)
+        return self._number("abs", jnp.abs)
 
     def __lt__(self, other: Operand) -> Tensor:
         return binary("<", jnp.less, self, other)
@@ -276,15 +339,15 @@ class Elementwise(Base):
 
     def abs(self) -> Tensor:
         """Absolute value."""
-        return self._unary(jnp.abs)
+        return self._number("abs", jnp.abs)
 
     def sign(self) -> Tensor:
         """-1, 0 or 1, in the tensor's type."""
-        return self._unary(jnp.sign)
+        return self._number("sign", jnp.sign)
 
     def square(self) -> Tensor:
         """x · x."""
-        return self._unary(jnp.square)
+        return self._number("square", jnp.square)
 
     def exp(self) -> Tensor:
         """e to the x. Floating types only, like all functions below."""
@@ -356,16 +419,7 @@ class Elementwise(Base):
 
     def cast(self, dtype: Any) -> Tensor:
         """The values in another element type: a name such as `"bfloat16"`, or a numpy or jax type."""
-        try:
-            target = jnp.dtype(dtype)
-        except TypeError:
-            fail(
-                f"cast: {dtype!r} is not an element type",
-                found={"tensor": self},
-                fix='for example "float32", "bfloat16", "float16", "int32", "int8", "bool"',
-                kind=DTypeError,
-            )
-        return self._make(self._values().astype(target), self._axes)
+        return self._make(self._values().astype(element_type("cast", dtype)), self._axes)
 
     def mask(self, keep: Tensor, fill: float | None = None) -> Tensor:
         """Values where `keep` is true, `fill` elsewhere; by default the lowest value of the type, for softmax.
@@ -386,8 +440,7 @@ class Elementwise(Base):
             )
         same_sizes("mask", {"values": self, "keep": keep})
         if fill is None:
-            low = jnp.finfo(self.dtype).min if kind(self.dtype) == "floating" else jnp.iinfo(self.dtype).min
-            value = jnp.asarray(low, self.dtype)
+            value = jnp.asarray(_lowest(self.dtype), self.dtype)
         else:
             value = literal("mask", fill, self)
         return self._make(jnp.where(aligned(keep, self._axes), self._values(), value), self._axes)

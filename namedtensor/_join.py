@@ -70,7 +70,7 @@ def stack(tensors: Sequence[Tensor], axis: str) -> Tensor:
 
 
 def _same_axes(what: str, tensors: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-    if isinstance(tensors, Base) or not tensors:
+    if isinstance(tensors, Base) or not isinstance(tensors, (list, tuple)) or not tensors:
         fail(f"{what}: a list of at least one tensor is needed", found={"tensors": tensors})
     first, *rest = tensors
     for i, tensor in enumerate(tensors):

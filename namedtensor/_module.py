@@ -70,6 +70,8 @@ def is_child(value: Any) -> bool:
     """Whether a field's value belongs to the tree rather than to its structure."""
     if isinstance(value, (Base, Module)):
         return True
+    if isinstance(value, (dict, list)) and not value:
+        return True  # no layers, rather than a constant
     if isinstance(value, dict):
         return any(is_child(v) for v in value.values())
     if isinstance(value, (list, tuple)):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from namedtensor._base import Base
@@ -30,7 +31,10 @@ class Reductions(Base):
         return self._make(fn(self._values(), axis=positions), kept)
 
     def sum(self, axes: str | None = None) -> Tensor:
-        """Sum over `axes`. Half types are summed in f32; the result keeps the tensor's type (bool counts, in int32)."""
+        """Sum over `axes`. Half types are summed in f32; the result keeps the tensor's type (bool counts, in int32).
+
+        Small integer types wrap around as theirs do: cast them first.
+        """
         if self.dtype == jnp.bool_:
             return self._reduce("sum", lambda a, axis: jnp.sum(a, axis=axis, dtype=jnp.int32), axes)
         return self._reduce("sum", lambda a, axis: jnp.sum(a, axis=axis, dtype=a.dtype), axes)
@@ -51,15 +55,16 @@ class Reductions(Base):
         return self._reduce("std", jnp.std, axes, nonempty=True)
 
     def prod(self, axes: str | None = None) -> Tensor:
-        """Product over `axes`."""
+        """Product over `axes`. Needs numbers."""
+        self._numbers("prod")
         return self._reduce("prod", lambda a, axis: jnp.prod(a, axis=axis, dtype=a.dtype), axes)
 
     def max(self, axes: str | None = None) -> Tensor:
-        """Largest value over `axes`."""
+        """Largest value over `axes`; NaN where one is."""
         return self._reduce("max", jnp.max, axes, nonempty=True)
 
     def min(self, axes: str | None = None) -> Tensor:
-        """Smallest value over `axes`."""
+        """Smallest value over `axes`; NaN where one is."""
         return self._reduce("min", jnp.min, axes, nonempty=True)
 
     def any(self, axes: str | None = None) -> Tensor:
@@ -113,11 +118,11 @@ class Reductions(Base):
         return self._position(axis, op)  # type: ignore[arg-type]
 
     def argmax(self, axis: str | None = None) -> Tensor:
-        """Position of the largest value along `axis`, int32; the first of several."""
+        """Position of the largest value along `axis`, int32; the first of several, or of the NaNs."""
         return self._arg("argmax", jnp.argmax, axis)
 
     def argmin(self, axis: str | None = None) -> Tensor:
-        """Position of the smallest value along `axis`, int32; the first of several."""
+        """Position of the smallest value along `axis`, int32; the first of several, or of the NaNs."""
         return self._arg("argmin", jnp.argmin, axis)
 
     def _arg(self, op: str, fn: Callable[..., jax.Array], axis: str | None) -> Tensor:
@@ -141,22 +146,22 @@ class Reductions(Base):
     def top_k(self, axis: str, k: int) -> tuple[Tensor, Tensor]:
         """The `k` largest values along `axis`, largest first, and their positions (int32)."""
         position = self._along("top_k", axis)
-        if not isinstance(k, int) or not 0 < k <= self._array.shape[position]:
+        if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 0 < k <= self._array.shape[position]:
             fail(
                 f"top_k: k must be between 1 and the size of {axis!r}",
                 asked=f'x.top_k("{axis}", {k})',
                 found={"tensor": self},
             )
-        values, indices = lax.top_k(jnp.moveaxis(self._values(), position, -1), k)
+        values, indices = lax.top_k(jnp.moveaxis(self._values(), position, -1), int(k))
         order = [n for n in self._axes if n != axis] + [axis]
         return self._make(values, order), self._make(indices.astype(jnp.int32), order)
 
     def cumsum(self, axis: str | None = None) -> Tensor:
-        """Running sum along `axis`, the current element included."""
+        """Running sum along `axis`, the current element included, in f32 or wider for floating types."""
         return self._running("cumsum", jnp.cumsum, axis)
 
     def cumprod(self, axis: str | None = None) -> Tensor:
-        """Running product along `axis`, the current element included."""
+        """Running product along `axis`, the current element included, in f32 or wider for floating types."""
         return self._running("cumprod", jnp.cumprod, axis)
 
     def cummax(self, axis: str | None = None) -> Tensor:
@@ -165,15 +170,18 @@ class Reductions(Base):
 
     def _running(self, op: str, fn: Callable[..., jax.Array], axis: str | None) -> Tensor:
         position = self._along(op, axis)
-        values = self._values()
-        if kind(values.dtype) == "bool":
+        self._numbers(op)
+        wide = self._wide()._array if kind(self.dtype) == "floating" else self._values()
+        return self._make(fn(wide, axis=position).astype(self.dtype), self._axes)
+
+    def _numbers(self, op: str) -> None:
+        if kind(self.dtype) == "bool":
             fail(
                 f"{op}: numbers are needed, not truth values",
                 found={"tensor": self},
                 fix='cast first: x.cast("int32")',
                 kind=DTypeError,
             )
-        return self._make(fn(values, axis=position).astype(values.dtype), self._axes)
 
     def flip(self, axes: str | None = None) -> Tensor:
         """Order reversed along `axes`."""
@@ -182,6 +190,8 @@ class Reductions(Base):
     def roll(self, axis: str, shift: int) -> Tensor:
         """Elements moved `shift` places up along `axis`, the last ones coming in at the front."""
         position = self._along("roll", axis)
+        if isinstance(shift, bool) or not isinstance(shift, (int, np.integer)):
+            fail(f"roll: {shift!r} is not a number of places", found={"tensor": self})
         return self._make(jnp.roll(self._values(), shift, axis=position), self._axes)
 
     def norm(self, axes: str | None = None) -> Tensor:

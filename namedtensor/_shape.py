@@ -41,7 +41,7 @@ class Shape(Base):
                 )
         return self._make(self._array, renamed)
 
-    def split(self, axis: str, into: str, **sizes: int) -> Tensor:
+    def split(self, axis: str, into: str, /, **sizes: int) -> Tensor:
         """One axis as several, the first varying slowest: `split("heads", "kv group", kv=8)`.
 
         All sizes but one must be given; the last is told from the axis.
@@ -94,19 +94,18 @@ class Shape(Base):
             self._order_mismatch("transpose", order, wanted)
         return self._make(self._transposed(wanted), wanted)
 
-    def broadcast(self, **sizes: int) -> Tensor:
+    def broadcast(self, /, **sizes: int) -> Tensor:
         """The same values along new axes: `broadcast(b=4)`. This is how an outer product is asked for."""
-        for name, size in sizes.items():
+        shape = [_axes.size("broadcast", name, size) for name, size in sizes.items()]
+        for name in _axes.names(" ".join(sizes), "broadcast"):
             if name in self._axes:
                 fail(
                     f"broadcast: the tensor already has {name!r}",
                     found={"tensor": self},
                     fix="an axis of size 1 is dropped by squeeze first" if self.size(name) == 1 else None,
                 )
-            if not isinstance(size, int) or size < 0:
-                fail(f"broadcast: {name}={size!r} is not a size", found={"tensor": self})
         self._check_rank()
-        shape = (*sizes.values(), *self._array.shape)
+        shape.extend(self._array.shape)
         kept = range(len(sizes), len(shape))
         return self._make(lax.broadcast_in_dim(self._values(), shape, list(kept)), (*sizes, *self._axes))
 
@@ -133,10 +132,15 @@ class Shape(Base):
             for i in range(values.shape[position])
         ]
 
-    def pad(self, fill: Scalar = 0, **widths: tuple[int, int]) -> Tensor:
+    def pad(self, fill: Scalar = 0, /, **widths: tuple[int, int]) -> Tensor:
         """`fill` before and after named axes: `pad(w=(1, 1), h=(0, 2))`. Negative widths crop."""
         for name in widths:
             if name not in self._axes:
                 fail(f"pad: {name!r} is not an axis", found={"tensor": self}, fix=did_you_mean(name, self._axes))
+            pair = widths[name]
+            if not isinstance(pair, tuple) or len(pair) != 2 or not all(type(n) is int for n in pair):
+                fail(f"pad: {name}={pair!r} is not a pair of numbers", fix=f"before and after: {name}=(1, 1)")
+            if self.size(name) + min(sum(pair), *pair) < 0:
+                fail(f"pad: {name}={pair} crops more than the axis has", found={"tensor": self})
         config = [(*widths.get(name, (0, 0)), 0) for name in self._axes]
         return self._make(lax.pad(self._values(), literal("pad", fill, self), config), self._axes)

@@ -11,8 +11,9 @@ import numpy as np
 from namedtensor import _axes
 from namedtensor._conv import Windows
 from namedtensor._dot import Contraction
-from namedtensor._elementwise import Elementwise
-from namedtensor._errors import fail
+from namedtensor._dtypes import element_type
+from namedtensor._elementwise import Elementwise, literal_of
+from namedtensor._errors import DTypeError, fail
 from namedtensor._index import Indexing
 from namedtensor._reduce import Reductions
 from namedtensor._shape import Shape
@@ -64,7 +65,7 @@ class _NoKey:
 _NO_KEY = _NoKey()
 
 
-def wrap(array: Any, axes: str, **sizes: int) -> Tensor:
+def wrap(array: Any, axes: str, /, **sizes: int) -> Tensor:
     """Name the axes of an array: `wrap(array, "b s d")`.
 
     `array` is a jax or numpy array, a Python number or nested list. A group splits a stored axis,
@@ -80,6 +81,8 @@ def wrap(array: Any, axes: str, **sizes: int) -> Tensor:
             array = np.empty(0, object)
         if array.dtype == object:
             fail("wrap: the nested lists are not an array of numbers: rows differ in length or hold something else")
+    if isinstance(array, (np.ndarray, np.generic, jax.Array)):
+        array = _storable(array)
     shape = layout.resolve(tuple(array.shape), sizes, "wrap")
     if shape != tuple(array.shape):
         if isinstance(array, jax.ShapeDtypeStruct):
@@ -91,37 +94,69 @@ def wrap(array: Any, axes: str, **sizes: int) -> Tensor:
     return Tensor._of(array, layout.axes)
 
 
+def _storable(array: Any) -> Any:
+    """A numpy or jax array whose elements are numbers that jax can hold as they are."""
+    if array.dtype != jnp.bool_ and not jnp.issubdtype(array.dtype, jnp.number):
+        fail(
+            f"wrap: elements of type {array.dtype} are not numbers",
+            fix="for a random key: nt.random.key(seed)" if "key<" in str(array.dtype) else None,
+            kind=DTypeError,
+        )
+    if isinstance(array, jax.Array):
+        return array
+    # jax narrows 64-bit types unless told otherwise. Rounding is expected of floating types; other integers are not.
+    narrow = jax.dtypes.canonicalize_dtype(array.dtype)
+    if narrow != array.dtype and array.size and jnp.issubdtype(narrow, jnp.integer):
+        info = jnp.iinfo(narrow)
+        if array.min() < info.min or array.max() > info.max:
+            fail(
+                f"wrap: the array holds {array.dtype} numbers that do not fit into {narrow}",
+                found={"array": f"from {array.min()} to {array.max()}"},
+                fix='jax.config.update("jax_enable_x64", True) before anything else turns 64-bit types on',
+                kind=DTypeError,
+            )
+    return np.asarray(array, narrow)
+
+
 def spec(axes: str, dtype: Any = "float32", **sizes: int) -> Tensor:
     """A tensor without data, to trace and compile with: `spec("b s", "int32", b=1, s=8)`."""
     order = _axes.names(axes, "spec")
-    return Tensor._of(jax.ShapeDtypeStruct(_sizes("spec", order, sizes), jnp.dtype(dtype)), order)
+    return Tensor._of(jax.ShapeDtypeStruct(_sizes("spec", order, sizes), element_type("spec", dtype)), order)
 
 
 def full(axes: str, value: float, dtype: Any = "float32", **sizes: int) -> Tensor:
     """A tensor filled with one value."""
     order = _axes.names(axes, "full")
-    return Tensor._of(jnp.full(_sizes("full", order, sizes), value, jnp.dtype(dtype)), order)
+    target = element_type("full", dtype)
+    return Tensor._of(jnp.full(_sizes("full", order, sizes), literal_of("full", value, target, {})), order)
 
 
 def zeros(axes: str, dtype: Any = "float32", **sizes: int) -> Tensor:
     """A tensor of zeros."""
-    return full(axes, 0, dtype, **sizes)
+    order = _axes.names(axes, "zeros")
+    return Tensor._of(jnp.zeros(_sizes("zeros", order, sizes), element_type("zeros", dtype)), order)
 
 
 def ones(axes: str, dtype: Any = "float32", **sizes: int) -> Tensor:
     """A tensor of ones."""
-    return full(axes, 1, dtype, **sizes)
+    order = _axes.names(axes, "ones")
+    return Tensor._of(jnp.ones(_sizes("ones", order, sizes), element_type("ones", dtype)), order)
 
 
-def arange(axis: str, size: int, dtype: Any = "int32", *, start: int = 0, step: int = 1) -> Tensor:
+def arange(axis: str, size: int, dtype: Any = "int32", *, start: float = 0, step: float = 1) -> Tensor:
     """`start`, `start + step`, ... along one axis of the given size."""
     (name,) = _one(axis, "arange")
     _sizes("arange", (name,), {name: size})
-    dtype = jnp.dtype(dtype)
-    values = jax.lax.iota(dtype, size)
+    target = element_type("arange", dtype)
+    if target == jnp.bool_:
+        fail("arange: there are only two truth values", fix="ask for an integer type", kind=DTypeError)
+    first, by = (literal_of("arange", value, target, {}) for value in (start, step))
+    for end in (start + step * (size - 1),) if size else ():
+        literal_of("arange", end, target, {})
+    values = jax.lax.iota(target, size)
     if step != 1:
-        values = values * jnp.asarray(step, dtype)
-    return Tensor._of(values + jnp.asarray(start, dtype) if start else values, (name,))
+        values = values * by
+    return Tensor._of(values + first if start else values, (name,))
 
 
 def one_hot(indices: Tensor, axis: str, size: int, dtype: Any = "float32") -> Tensor:
@@ -130,9 +165,13 @@ def one_hot(indices: Tensor, axis: str, size: int, dtype: Any = "float32") -> Te
     if name in indices.axes:
         fail(f"one_hot: the indices already have an axis {name!r}", found={"indices": indices})
     if not jnp.issubdtype(indices.dtype, jnp.integer):
-        fail("one_hot: integer indices are needed", found={"indices": indices})
-    hot = indices._values()[..., None] == jax.lax.iota(indices.dtype, size)
-    return Tensor._of(hot.astype(jnp.dtype(dtype)), (*indices.axes, name))
+        fail("one_hot: integer indices are needed", found={"indices": indices}, kind=DTypeError)
+    target = element_type("one_hot", dtype)
+    places = indices._values()
+    if places.dtype.itemsize < 4:
+        places = places.astype(jnp.int32)  # an axis may be longer than a small type can count
+    hot = places[..., None] == jax.lax.iota(places.dtype, _axes.size("one_hot", name, size))
+    return Tensor._of(hot.astype(target), (*indices.axes, name))
 
 
 def _one(axis: str, what: str) -> tuple[str]:
@@ -146,9 +185,7 @@ def _sizes(what: str, order: tuple[str, ...], sizes: dict[str, int]) -> tuple[in
     for name in order:
         if name not in sizes:
             fail(f"{what}: no size for axis {name!r}", asked=f'"{" ".join(order)}"', fix=f"give it: {name}=...")
-        size = sizes[name]
-        if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 0:
-            fail(f"{what}: {name}={size!r} is not a size; a whole number from 0 is needed")
+        _axes.size(what, name, sizes[name])
     for name in sizes:
         if name not in order:
             fail(f"{what}: a size is given for {name!r}, which the axes do not name", asked=f'"{" ".join(order)}"')
