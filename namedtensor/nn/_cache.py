@@ -46,6 +46,9 @@ class KVCache(Module):
                 f"KVCache: {k.size('s')} positions do not fit into a cache of {self.capacity}",
                 found={"k": k, "cache": self.k},
             )
+        if start.axes and start.count == 1:
+            # One place for all: a plain update in place, where places by row would take a scatter.
+            start = start.squeeze(" ".join(start.axes))
         return self.replace(
             k=self.k.dynamic_update("keys", start, k.rename("s -> keys")),
             v=self.v.dynamic_update("keys", start, v.rename("s -> keys")),

@@ -131,9 +131,10 @@ class Rope(Module):
                 kind=ModelError,
             )
 
-        def number(name: str, default: float | None = None) -> float:
+        def number(name: str, default: Any = None) -> float:
             value = parameters.get(name)
-            value = default if value is None else value
+            if value is None:
+                value = default
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 1e18:
                 _bad(f"{kind} needs a number {name!r}, not {value!r}")
             return float(value)
