@@ -6,16 +6,20 @@ from namedtensor._errors import AxisError, CheckpointError, DTypeError, InputErr
 from namedtensor._join import concat, stack, where
 from namedtensor._module import Module
 from namedtensor._tensor import Tensor, arange, full, one_hot, ones, spec, wrap, zeros
-from namedtensor.lowering import Executable, Program, Session, entry
+from namedtensor.checkpoint import Checkpoint, Loading, load
+from namedtensor.lowering import Entry, Executable, Program, Session, entry
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AxisError",
+    "Checkpoint",
     "CheckpointError",
     "DTypeError",
+    "Entry",
     "Executable",
     "InputError",
+    "Loading",
     "ModelError",
     "Module",
     "NamedTensorError",
@@ -27,6 +31,7 @@ __all__ = [
     "cond",
     "entry",
     "full",
+    "load",
     "one_hot",
     "ones",
     "random",
