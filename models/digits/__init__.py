@@ -1,0 +1,1 @@
+"""Handwritten digits: the smallest example of a model."""

@@ -1,7 +1,7 @@
 """Train the digits model anew and write what the repository keeps: weights, a few scans, the held-out set.
 
     pip install -r requirements-train.lock
-    python -m models.digits.train
+    python -m namedtensor.models.digits.train
 
 The data are scikit-learn's `load_digits`, 1,797 scans of 8×8 pixels from 0 to 16. A fifth of them is held out: the
 model never sees it, and the scans and the stored test set come from it. Every source of chance is seeded. Ends with
@@ -26,10 +26,10 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 import namedtensor as nt
-from models.digits.model import WEIGHTS, Digits
 from namedtensor import nn
+from namedtensor.models.digits.model import WEIGHTS, Digits
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 HELD_OUT = HERE.parent.parent / "tests" / "models" / "digits_held_out.npz"
 SEED = 0
 EPOCHS = 80
