@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import jax
 
@@ -13,7 +14,7 @@ from namedtensor._elementwise import is_scalar
 from namedtensor._errors import InputError, ModelError, closest, describe, fail
 from namedtensor._tensor import Tensor
 from namedtensor.lowering._cache import cached_on_disk
-from namedtensor.lowering._lower import LoweredEntry, lower_variant
+from namedtensor.lowering._lower import lower_variant
 from namedtensor.lowering._progress import Bar
 
 if TYPE_CHECKING:
@@ -23,14 +24,40 @@ if TYPE_CHECKING:
 class Executable:
     """A program compiled for one device. `call` runs an entry point on weights and inputs."""
 
-    def __init__(self, program: Program, compiled: dict[str, tuple[Variant, Any]], device: jax.Device) -> None:
+    def __init__(self, program: Program, device: jax.Device) -> None:
         self.program = program
         self.device = device
         self.compile_seconds = 0.0
-        self._compiled = compiled
-        self._by_entry: dict[str, list[tuple[Variant, Any]]] = {name: [] for name in program.entries}
-        for variant, executable in compiled.values():
-            self._by_entry[variant.entry].append((variant, executable))
+        self._variants = {variant.name: variant for variant in program.variants()}
+        self._compiled: dict[str, Any] = {}
+        self._lock = threading.Lock()
+
+    def prepare(self, only: Sequence[str] | None = None, *, progress: bool = False) -> None:
+        """Compile variants now: all of them, or those `only` names (`decode`, `prefill` for its every bucket).
+
+        What is not compiled yet when it is called is compiled then.
+        """
+        wanted = [v for v in self._variants.values() if only is None or v.name in only or v.entry in only]
+        for name in only or ():
+            if not any(name in (v.name, v.entry) for v in wanted):
+                self._unknown(name, self._variants)
+        with Bar(len(wanted), progress) as bar:
+            for variant in wanted:
+                bar.at(variant.name)
+                self._executable(variant)
+
+    def _executable(self, variant: Variant) -> Any:
+        found = self._compiled.get(variant.name)
+        if found is not None:
+            return found
+        with self._lock:
+            if variant.name not in self._compiled:
+                began = time.perf_counter()
+                with cached_on_disk(), jax.default_device(self.device):
+                    lowered = lower_variant(self.program, variant, _platform(self.device))
+                    self._compiled[variant.name] = lowered.stages.compile()
+                self.compile_seconds += time.perf_counter() - began
+            return self._compiled[variant.name]
 
     def bucket(self, entry: str, axis: str, size: int) -> int:
         """The smallest compiled size of `axis` that holds `size`. Raises `InputError` where none does."""
@@ -66,10 +93,10 @@ class Executable:
         missing = [name for name in specs if name not in inputs]
         if missing:
             fail(f"{entry}: input {missing[0]!r} is missing", found={"inputs": ", ".join(specs)}, kind=InputError)
-        variant, executable = self._choose(entry, inputs)
+        variant = self._choose(entry, inputs)
         arrays = {name: _fit(entry, name, variant.inputs[name], value) for name, value in inputs.items()}
         donate = self.program.entries[entry].donate
-        return executable(
+        return self._executable(variant)(
             weights,
             {name: value for name, value in arrays.items() if name in donate},
             {name: value for name, value in arrays.items() if name not in donate},
@@ -77,37 +104,46 @@ class Executable:
 
     def memory(self, variant: str) -> Any:
         """The compiler's account of a variant's memory, in bytes, as jax gives it."""
-        return self._compiled[variant][1].memory_analysis()
+        return self._executable(self._named(variant)).memory_analysis()
 
     def text(self, variant: str) -> str:
         """The optimized HLO of a variant."""
-        return str(self._compiled[variant][1].as_text())
+        return str(self._executable(self._named(variant)).as_text())
+
+    def _named(self, variant: str) -> Variant:
+        if variant not in self._variants:
+            self._unknown(variant, self._variants)
+        return self._variants[variant]
 
     def _known(self, entry: str) -> None:
-        if entry not in self._by_entry:
-            guess = closest(entry, self._by_entry)
-            fail(
-                f"there is no entry point {entry!r}",
-                found={"entry points": ", ".join(self._by_entry)},
-                fix=f"did you mean {guess!r}?" if guess else None,
-                kind=ModelError,
-            )
+        if entry not in self.program.entries:
+            self._unknown(entry, self.program.entries)
 
-    def _choose(self, entry: str, inputs: Mapping[str, Any]) -> tuple[Variant, Any]:
-        candidates = self._by_entry[entry]
+    def _unknown(self, name: str, known: Mapping[str, Any]) -> NoReturn:
+        guess = closest(name, known)
+        fail(
+            f"there is no entry point {name!r}",
+            found={"entry points": ", ".join(known)},
+            fix=f"did you mean {guess!r}?" if guess else None,
+            kind=ModelError,
+        )
+
+    def _choose(self, entry: str, inputs: Mapping[str, Any]) -> Variant:
+        candidates = [variant for variant in self._variants.values() if variant.entry == entry]
         if len(candidates) == 1:
             return candidates[0]
+        buckets = self.program.entries[entry].buckets
         given: dict[str, int] = {}
         for leaf in jax.tree.leaves(dict(inputs), is_leaf=_is_tensor):
             if isinstance(leaf, Base):
-                given.update((k, v) for k, v in leaf.sizes.items() if k in self.program.entries[entry].buckets)
-        for variant, executable in candidates:
+                given.update((axis, size) for axis, size in leaf.sizes.items() if axis in buckets)
+        for variant in candidates:
             if all(given.get(axis) == size for axis, size in variant.sizes):
-                return variant, executable
+                return variant
         asked = ", ".join(f"{axis}={size}" for axis, size in given.items())
         fail(
             f"{entry}: no variant was compiled for {asked or 'these inputs'}",
-            found={"variants": ", ".join(variant.name for variant, _ in candidates)},
+            found={"variants": ", ".join(variant.name for variant in candidates)},
             fix="pad the input to one of these sizes: bucket(entry, axis, size) gives the smallest that fits",
             kind=InputError,
         )
@@ -180,36 +216,29 @@ class Session:
         return self.executable.bucket(entry, axis, size)
 
 
-def start(program: Program, device: jax.Device | None, *, progress: bool) -> Session:
+def start(program: Program, device: jax.Device | None, *, only: Sequence[str] | None, progress: bool) -> Session:
     """Load weights in the background, compile meanwhile, and join both."""
     from namedtensor.checkpoint import load
 
     device = device or jax.devices()[0]
+    executable = Executable(program, device)
     loading = load(program.model, device=device, progress=progress)
     try:
-        executable = compile_program(program, device, progress=progress)
+        executable.prepare(only, progress=progress)
+        model = loading.result()
     except BaseException:
         loading.cancel()
         raise
-    model = loading.result()
-    flat, _ = jax.tree_util.tree_flatten_with_path(model)
-    arrays = [jax.device_put(leaf, device) for _, leaf in flat]
+    arrays = [jax.device_put(leaf, device) for leaf in jax.tree.leaves(model)]
     return Session(executable, dict(zip(program.weights(), arrays, strict=True)))
 
 
-def compile_program(program: Program, device: jax.Device | None, *, progress: bool) -> Executable:
-    """Compile every variant for `device`."""
-    device = device or jax.devices()[0]
-    began = time.perf_counter()
-    compiled: dict[str, tuple[Variant, Any]] = {}
-    variants = program.variants()
-    with cached_on_disk(), jax.default_device(device), Bar(len(variants), progress) as bar:
-        for variant in variants:
-            bar.at(variant.name)
-            lowered: LoweredEntry = lower_variant(program, variant, _platform(device))
-            compiled[variant.name] = (variant, lowered.stages.compile())
-    executable = Executable(program, compiled, device)
-    executable.compile_seconds = time.perf_counter() - began
+def compile_program(
+    program: Program, device: jax.Device | None, *, only: Sequence[str] | None, progress: bool
+) -> Executable:
+    """Compile variants for `device`."""
+    executable = Executable(program, device or jax.devices()[0])
+    executable.prepare(only, progress=progress)
     return executable
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -138,20 +138,25 @@ class Program:
 
         return lower(self, platform, self.variants(entry))
 
-    def compile(self, device: jax.Device | None = None, *, progress: bool = False) -> Executable:
+    def compile(
+        self, device: jax.Device | None = None, *, only: Sequence[str] | None = None, progress: bool = False
+    ) -> Executable:
         """Compile every variant for a device of this machine; results are kept in a disk cache.
 
-        `progress` shows a bar on stderr where that is a terminal.
+        - `only`: names of variants or entry points to compile now; the others are compiled when they are first called.
+        - `progress`: show a bar on stderr where that is a terminal.
         """
         from namedtensor.lowering._execute import compile_program
 
-        return compile_program(self, device, progress=progress)
+        return compile_program(self, device, only=only, progress=progress)
 
-    def start(self, device: jax.Device | None = None, *, progress: bool = False) -> Session:
-        """Compile while the weights load, and return what runs both together."""
+    def start(
+        self, device: jax.Device | None = None, *, only: Sequence[str] | None = None, progress: bool = False
+    ) -> Session:
+        """Compile while the weights load, and return what runs both together. Arguments as for `compile`."""
         from namedtensor.lowering._execute import start
 
-        return start(self, device, progress=progress)
+        return start(self, device, only=only, progress=progress)
 
     def __repr__(self) -> str:
         lines = [f"Program {self.name}"]

@@ -164,6 +164,17 @@ def test_a_bucket_is_the_smallest_size_that_fits() -> None:
         executable.bucket("run", "s", 17)
 
 
+def test_variants_can_be_compiled_up_front_or_when_they_are_first_called() -> None:
+    p = program()
+    executable = p.compile(only=["run.s16"])
+    assert set(executable._compiled) == {"run.s16"}
+    executable.call("run", p.weights(), **inputs())
+    assert set(executable._compiled) == {"run.s16", "run.s4"}
+    assert set(p.compile(only=["run"])._compiled) == {"run.s16", "run.s4"}
+    with pytest.raises(nt.ModelError, match=r"there is no entry point 'run\.s5'"):
+        p.compile(only=["run.s5"])
+
+
 def test_unknown_entry_points_and_platforms_are_refused_by_name() -> None:
     p = program()
     with pytest.raises(nt.ModelError, match="there is no entry point 'rum'"):
