@@ -24,6 +24,7 @@ class HubFile(Blob):
 
     repo: str
     file: str
+    revision: str | None
     commit: str
     url: str
     size: int
@@ -84,15 +85,21 @@ class HubFile(Blob):
                     fetched += int(count)
                     advance(int(count))
 
+        def download(revision: str | None) -> Path:
+            return Path(huggingface_hub.hf_hub_download(self.repo, self.file, revision=revision, tqdm_class=Meter))
+
         try:
-            path = huggingface_hub.hf_hub_download(self.repo, self.file, revision=self.commit, tqdm_class=Meter)
+            # By the name that was asked for, which the cache then remembers for when there is no connection.
+            path = download(self.revision)
+            if self.commit not in path.parts:
+                path = download(self.commit)  # the name has moved on since the header was read
         except Exception as error:
             if cancelled is not None and cancelled():
                 raise Cancelled from error
             reject(self.name, _reason(error))
         if advance is not None:
             advance(self.size - fetched)  # of a download that was resumed or repeated
-        return LocalFile.open(Path(path))
+        return LocalFile.open(path)
 
     @property
     def to_fetch(self) -> int:
@@ -102,8 +109,9 @@ class HubFile(Blob):
 class Repository(Origin):
     """A model repository at one commit."""
 
-    def __init__(self, repo: str, commit: str, files: list[str]) -> None:
+    def __init__(self, repo: str, revision: str | None, commit: str, files: list[str]) -> None:
         self.repo = repo
+        self.revision = revision
         self.commit = commit
         self.files = frozenset(files)
         self.name = f"hf://{repo}@{commit[:12]}"
@@ -118,7 +126,7 @@ class Repository(Origin):
             reject(f"hf://{self.repo}/{file}", _reason(error))
         if found.size is None:
             reject(f"hf://{self.repo}/{file}", "the hub does not tell its size", "try again")
-        return HubFile(self.repo, file, self.commit, url, found.size)
+        return HubFile(self.repo, file, self.revision, self.commit, url, found.size)
 
     def list(self) -> list[str] | None:
         return sorted(file for file in self.files if "/" not in file)
@@ -141,7 +149,7 @@ def open_hub(address: str) -> tuple[Origin, str | None]:
         reject(address, _reason(error))
     except Exception as error:
         return _offline(address, repo, revision, error), file or None
-    origin = Repository(repo, found.sha, [sibling.rfilename for sibling in found.siblings or []])
+    origin = Repository(repo, revision, found.sha, [sibling.rfilename for sibling in found.siblings or []])
     return origin, file or None
 
 

@@ -144,7 +144,7 @@ def open_remote(address: str) -> tuple[Remote, str | None]:
             if parts.scheme == "http" and not _is_loopback(host):
                 reject(shown, "refuses to load weights over unprotected http", "use https://")
             store: ObjectStore = HTTPStore.from_url(
-                f"{base}{last}?{parts.query}" if parts.query else base,
+                f"{base}{last}?{parts.query}" if parts.query else base.rstrip("/"),
                 client_options={"allow_http": parts.scheme == "http"},
                 retry_config=_RETRY,
             )

@@ -136,8 +136,8 @@ class _Reader:
         text = 0
         for name, view in self.flatten(root, 1000 + 2 * len(data)):
             text += len(name)
-            if len(name) > _MAX_NAME or text > 65536 + 8 * len(data):
-                self.fail(f"the name of tensor {quoted(name)} is too long")
+            if text > 65536 + 8 * len(data):
+                self.fail("the names of its tensors are too long")
             if name in entries:
                 self.fail(f"two tensors have the name {quoted(name)}")
             sharing[view] = view.nbytes + math.prod(view.shape) * view.format.block_bytes
@@ -163,19 +163,20 @@ class _Reader:
             if isinstance(value, _View):
                 yield prefix, value
             elif isinstance(value, dict | list | tuple):
-                if depth == _MAX_DEPTH or len(prefix) > _MAX_NAME:
-                    self.fail(f"its dicts are nested more than {_MAX_DEPTH} deep, or have names that are too long")
+                if depth == _MAX_DEPTH:
+                    self.fail(f"its dicts are nested more than {_MAX_DEPTH} deep")
                 items = list(value.items() if isinstance(value, dict) else enumerate(value))
                 visits += 1 + len(items)
                 if visits > limit:
                     self.fail("its pickle nests containers within themselves")
                 dot = "." if depth else ""
-                # Names are joined only for what may hold a tensor.
-                pending.extend(
-                    (f"{prefix}{dot}{str(key)[:_MAX_NAME]}", item, depth + 1)
-                    for key, item in reversed(items)
-                    if isinstance(item, _View | dict | list | tuple)
-                )
+                for key, item in reversed(items):
+                    # Names are joined only for what may hold a tensor.
+                    if isinstance(item, _View | dict | list | tuple):
+                        name = str(key)
+                        if len(prefix) + len(name) >= _MAX_NAME:
+                            self.fail(f"the name of tensor {quoted(prefix + dot + name)} is too long")
+                        pending.append((f"{prefix}{dot}{name}", item, depth + 1))
 
     # -- what the pickle may refer to -----------------------------------------------------------------------------
 
