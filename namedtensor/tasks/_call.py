@@ -56,7 +56,9 @@ class Call:
             )
         tensors = [_tensor(chosen, name, spec, inputs[name]) for name, spec in specs.items()]
         treedef = jax.tree.structure(dict(session.program.entries[chosen].inputs), is_leaf=_is_tensor)
-        return Outputs(chosen, leaves(session.call(chosen, **jax.tree.unflatten(treedef, tensors))))
+        found = leaves(session.call(chosen, **jax.tree.unflatten(treedef, tensors)))
+        known = list(dict.fromkeys(axis for spec in specs.values() for axis in spec.axes))
+        return Outputs(chosen, {name: _ordered(tensor, known) for name, tensor in found.items()})
 
     def choose(self, program: Program, entry: str | None = None) -> str:
         """The entry point that a call runs. Raises `InputError` where that is open, or there is none of the name."""
@@ -81,7 +83,10 @@ class Call:
 
 @dataclass(frozen=True, eq=False)
 class Outputs:
-    """What an entry point returned: its tensors by name, `logits` or `cache.k`; `output` where it is a single one."""
+    """What an entry point returned: its tensors by name, `logits` or `cache.k`; `output` where it is a single one.
+
+    The order of their axes is fixed: those of the inputs first, as the inputs name them, then the others by name.
+    """
 
     entry: str
     tensors: Mapping[str, Tensor]
@@ -117,6 +122,12 @@ def _is_tensor(value: Any) -> bool:
     return isinstance(value, Base)
 
 
+def _ordered(tensor: Tensor, known: list[str]) -> Tensor:
+    """The tensor with its axes in an order that does not depend on what the compiler found convenient."""
+    axes = sorted(tensor.axes, key=lambda axis: (known.index(axis) if axis in known else len(known), axis))
+    return wrap(tensor.data(" ".join(axes)), " ".join(axes)) if axes else tensor
+
+
 def _tensor(entry: str, name: str, spec: Tensor, value: Any) -> Tensor:
     """One input with its axes named and in the type of its spec; its sizes are the session's to check."""
     if isinstance(value, Base):
@@ -144,9 +155,9 @@ def _converted(entry: str, name: str, spec: Tensor, array: Array) -> Array:
         return array.view(wanted)  # how numpy's files keep bfloat16 and the like
     inexact = jax.numpy.issubdtype(wanted, jax.numpy.inexact)
     if array.dtype.kind in "iu" and jax.numpy.issubdtype(wanted, jax.numpy.integer):
-        bounds = jax.numpy.iinfo(wanted)
-        if array.size == 0 or (int(array.min()) >= bounds.min and int(array.max()) <= bounds.max):
-            return array.astype(wanted)
+        narrowed = array.astype(wanted)
+        if np.array_equal(narrowed, array):
+            return narrowed
         problem = f"holds {array.min()} to {array.max()}, more than {wanted} can"
     elif inexact and (array.dtype.kind in "iu" or jax.numpy.issubdtype(array.dtype, jax.numpy.floating)):
         return array.astype(wanted)
