@@ -20,8 +20,8 @@ from scripts import fetch_minilm
 ROOT = Path(__file__).resolve().parent.parent
 COMMAND = Path(sysconfig.get_path("scripts"), "namedtensor")
 SCANS = ROOT / "models" / "digits" / "scans"
-# Each scan is a run of its own, start-up included: enough to show, few enough to wait for.
-MAX_SCANS = 3
+# There are two of each digit: enough to show one of each.
+MAX_SCANS = 10
 
 QUERY = "How do I copy a trained model to a server?"
 SENTENCES = (
@@ -74,10 +74,9 @@ def main() -> int:
     try:
         if not scans:
             raise DemoError(f"There are no scans in {relative(SCANS)}.")
-        say("Handwritten digits, scanned, that the model was not trained on:")
+        say("Handwritten digits, scanned, that the model was not trained on; their names begin with what they show:")
         say()
-        for scan in scans:
-            show("run", "digits", relative(scan))
+        show("run", "digits", *map(relative, scans), "--top", "1")
 
         say("Sentences ranked against a question, with the published weights of all-MiniLM-L6-v2:")
         say()

@@ -32,19 +32,19 @@ def command(checkout: Path, body: str) -> None:
 def test_shows_digits_then_sentences_with_what_each_printed(checkout: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert demo.main() == 0
     lines = capfd.readouterr().out.splitlines()
-    digits = [line for line in lines if line.startswith("ran run digits ")]
-    assert digits == [f"ran run digits scans/scan-{number}.png" for number in (0, 2, 4)]
+    (digits,) = (line for line in lines if line.startswith("ran run digits "))
+    assert digits == "ran run digits " + " ".join(f"scans/scan-{number}.png" for number in range(8)) + " --top 1"
     (sentences,) = (line for line in lines if line.startswith("ran run minilm --weights cache/"))
     assert sentences.endswith(" ".join([demo.QUERY, *demo.SENTENCES]))
-    assert sum(line.startswith("$ namedtensor run ") for line in lines) == demo.MAX_SCANS + 1
+    assert sum(line.startswith("$ namedtensor run ") for line in lines) == 2
 
 
 def test_stops_at_the_first_command_that_fails(checkout: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    command(checkout, 'echo "ran $*"; case "$*" in *scan-2*) exit 3;; esac')
+    command(checkout, 'echo "ran $*"; case "$*" in *digits*) exit 3;; esac')
     assert demo.main() == 1
     shown = capfd.readouterr()
     assert "exited with status 3" in shown.err
-    assert "scan-4" not in shown.out
+    assert "minilm" not in shown.out
 
 
 def test_fails_without_scans(checkout: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -66,10 +66,10 @@ def test_fails_without_weights(
     assert "demo: could not be downloaded" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 4, 10, 100])
+@pytest.mark.parametrize("count", [1, 2, 9, 10, 11, 20, 100])
 def test_a_few_scans_spread_over_all(count: int) -> None:
     scans = [Path(f"{number:03}.png") for number in range(count)]
     chosen = demo.chosen(scans)
     assert len(chosen) == min(count, demo.MAX_SCANS)
     assert chosen == sorted(set(chosen))
-    assert count < 10 or chosen[-1] >= scans[count // 2]
+    assert count < 20 or chosen[-1] >= scans[count // 2]
