@@ -8,13 +8,16 @@ from namedtensor._module import Module
 from namedtensor._tensor import Tensor, arange, full, one_hot, ones, spec, wrap, zeros
 from namedtensor.checkpoint import Checkpoint, Loading, load
 from namedtensor.lowering import Entry, Executable, Program, Session, entry
+from namedtensor.porting import Activations, Comparison, activations, compare
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Activations",
     "AxisError",
     "Checkpoint",
     "CheckpointError",
+    "Comparison",
     "DTypeError",
     "Entry",
     "Executable",
@@ -26,7 +29,9 @@ __all__ = [
     "Program",
     "Session",
     "Tensor",
+    "activations",
     "arange",
+    "compare",
     "concat",
     "cond",
     "entry",

@@ -29,13 +29,14 @@ _current: contextvars.ContextVar[Naming | None] = contextvars.ContextVar("naming
 
 
 class Naming:
-    """Paths of the modules of one model, and what was recorded under them."""
+    """Paths of the modules of one model, and the calls of them that were recorded."""
 
     def __init__(self, root: Module, *, outline: bool, record: bool) -> None:
         self.paths: dict[int, str] = {}
         self.repeated: set[int] = set()
         self.stack: list[str] = []
-        self.recorded: dict[str, Any] | None = {} if record else None
+        # Of each call of a module, in the order in which they return: its path, (args, kwargs), result.
+        self.calls: list[tuple[str, Any, Any]] | None = [] if record else None
         self._keep: list[Module] = []  # ids stay valid only while the objects live
         self._walk(root, "", outline)
 
@@ -80,7 +81,7 @@ def _siblings(modules: list[Module]) -> set[int]:
 
 @contextlib.contextmanager
 def naming(root: Module, *, outline: bool = True, record: bool = False) -> Iterator[Naming]:
-    """Give every module of `root` its path while the block runs; outline repeated layers; record outputs if asked."""
+    """Give every module of `root` its path while the block runs; outline repeated layers; record calls if asked."""
     state = Naming(root, outline=outline, record=record)
     token = _current.set(state)
     try:
@@ -108,8 +109,9 @@ def scoped(call: Callable[..., Any]) -> Callable[..., Any]:
                     result = call(self, *args, **kwargs)
             finally:
                 state.stack.pop()
-        if state.recorded is not None and path and path not in state.recorded:
-            state.recorded[path] = result
+        # A call through super() is part of the module's own.
+        if state.calls is not None and id(self) in state.paths and state.stack[-1:] != [path]:
+            state.calls.append((path, (args, kwargs), result))
         return result
 
     return run
