@@ -38,7 +38,9 @@ class Contraction(Base):
         for side, tensor, opposite in (("left", self, other), ("right", other, self)):
             for name in contracted:
                 if name not in tensor.axes:
-                    pool = [n for n in tensor.axes if n not in opposite.axes] or list(tensor.axes)
+                    # A name that neither side has is a slip of the pen; one that only the other has wants renaming here.
+                    free = [n for n in tensor.axes if n not in opposite.axes] if name in opposite.axes else []
+                    pool = free or list(tensor.axes)
                     there = {k: v for k, v in tensor.sizes.items() if k in pool}
                     same = [k for k, v in there.items() if v == opposite.sizes.get(name)]
                     fail(
