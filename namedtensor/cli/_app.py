@@ -11,6 +11,7 @@ _COMMANDS = {
     "run": "namedtensor.cli._run",
     "inspect": "namedtensor.cli._inspect",
     "lower": "namedtensor.cli._lower",
+    "compare": "namedtensor.cli._compare",
     "version": "namedtensor.cli._version",
 }
 

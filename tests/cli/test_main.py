@@ -19,7 +19,7 @@ COMMAND = [sys.executable, "-c", "import sys; from namedtensor.cli import main; 
 def test_help_names_the_commands_and_the_exit_codes(cli: Cli) -> None:
     result = cli("--help")
     assert result.code == 0
-    for name in ("run", "inspect", "lower", "version"):
+    for name in ("run", "inspect", "lower", "compare", "version"):
         assert f"\n  {name} " in result.out
     assert "Exit codes: 0 done; 1 the model or the machine failed; 2 wrong usage" in result.out
 
@@ -28,7 +28,7 @@ def test_help_names_the_commands_and_the_exit_codes(cli: Cli) -> None:
     ("arguments", "message"),
     [
         (["vers"], "there is no command 'vers': did you mean 'version'?"),
-        (["zzz"], "there is no command 'zzz': there are run, inspect, lower, version"),
+        (["zzz"], "there is no command 'zzz': there are run, inspect, lower, compare, version"),
         (["version", "--nope"], "No such option"),
         (["version", "more"], "unexpected extra argument"),
         (["run"], "Missing argument 'MODEL'"),

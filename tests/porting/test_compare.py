@@ -194,9 +194,7 @@ def test_shapes_that_do_not_fit_are_a_difference() -> None:
         ({"norm": ("norm", "b (s d")}, nt.AxisError, "is never closed"),
     ],
 )
-def test_names_that_are_wrong_are_errors(
-    ours: nt.Activations, names: Any, kind: type[Exception], message: str
-) -> None:
+def test_names_that_are_wrong_are_errors(ours: nt.Activations, names: Any, kind: type[Exception], message: str) -> None:
     with pytest.raises(kind) as error:
         nt.compare(ours, REFERENCE, names)
     assert message in str(error.value)
