@@ -16,6 +16,7 @@ import jax
 import namedtensor as nt
 from namedtensor import nn
 from namedtensor.models.llama.config import Config
+from namedtensor.tasks import Generate
 
 # Prompts run through in pieces of these lengths, padded to the next one.
 BUCKETS = (16, 64, 256, 1024)
@@ -251,6 +252,8 @@ def program(ckpt: nt.Checkpoint, *, context: int | None = None, batch: int = 1, 
                 repetition_penalty=number,
             ),
         },
+        # Text is made one sequence at a time.
+        task=Generate.of(ckpt, context=context, vocab=config.vocab) if batch == 1 else None,
         name="llama",
     )
 

@@ -2,6 +2,23 @@
 
 from namedtensor.tasks._classify import Classification, Classify, ImageLabels, Label
 from namedtensor.tasks._embed import Embed, Embeddings, Match
+from namedtensor.tasks._generate import Generate, Generation, Stream
 from namedtensor.tasks._image import ImagePreprocess
+from namedtensor.tasks._sampling import Sampling
+from namedtensor.tasks._template import ChatTemplate
 
-__all__ = ["Classification", "Classify", "Embed", "Embeddings", "ImageLabels", "ImagePreprocess", "Label", "Match"]
+__all__ = [
+    "ChatTemplate",
+    "Classification",
+    "Classify",
+    "Embed",
+    "Embeddings",
+    "Generate",
+    "Generation",
+    "ImageLabels",
+    "ImagePreprocess",
+    "Label",
+    "Match",
+    "Sampling",
+    "Stream",
+]
