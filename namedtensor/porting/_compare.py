@@ -135,7 +135,7 @@ class Comparison:
 def compare(
     ours: Source,
     reference: Source,
-    names: Mapping[str, str | tuple[str, str]] | None = None,
+    names: Mapping[str, Any] | None = None,
     *,
     rtol: float | None = None,
     atol: float = 1e-7,

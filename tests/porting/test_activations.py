@@ -73,7 +73,7 @@ def test_steps_of_a_loop_are_calls(double: Double, x: nt.Tensor) -> None:
 
 def test_a_call_through_super_is_not_a_second_one(x: nt.Tensor) -> None:
     inner = Inherits(nt.wrap(2.0, "").cast("float32"))
-    found = nt.activations(Pair(inner), x)  # type: ignore[arg-type]
+    found = nt.activations(Pair(inner), x)
     assert found["double"].numpy("d").tolist() == [3, 3, 3]
     assert "double#4" not in found
 

@@ -117,7 +117,7 @@ def test_a_reference_may_be_a_file_or_arrays(
 ) -> None:
     source: Any = {"file": REFERENCE, "mapping": theirs, "npz": tmp_path / "reference.npz"}[form]
     if form == "npz":
-        np.savez(source, **theirs)
+        np.savez(source, **theirs)  # type: ignore[arg-type]
     assert nt.compare(ours, source, NAMES).agrees
 
 
@@ -211,7 +211,7 @@ def test_nothing_in_common_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("tolerance", [{"rtol": -1.0}, {"atol": float("nan")}])
-def test_tolerances_are_checked(ours: nt.Activations, tolerance: dict[str, float]) -> None:
+def test_tolerances_are_checked(ours: nt.Activations, tolerance: dict[str, Any]) -> None:
     with pytest.raises(nt.InputError, match="is no tolerance"):
         nt.compare(ours, REFERENCE, **tolerance)
 
