@@ -79,7 +79,14 @@ def is_child(value: Any) -> bool:
     return False
 
 
-def _split(module: Module) -> tuple[list[str], list[tuple[str, Any]]]:
+type _Aux = tuple[tuple[str, ...], tuple[tuple[str, Any], ...]]
+
+
+def _split(module: Module) -> _Aux:
+    """Names of the fields that are children, and the others with their values. A frozen module's never change."""
+    known: _Aux | None = module.__dict__.get("_aux")
+    if known is not None:
+        return known
     children, static = [], []
     for name in module._fields:
         value = getattr(module, name)
@@ -96,24 +103,25 @@ def _split(module: Module) -> tuple[list[str], list[tuple[str, Any]]]:
                 kind=ModelError,
             )
         static.append((name, value))
-    return children, static
+    object.__setattr__(module, "_aux", (tuple(children), tuple(static)))
+    return tuple(children), tuple(static)
 
 
-def _flatten_with_keys(module: Module) -> tuple[list[tuple[Any, Any]], Any]:
-    children, static = _split(module)
-    keyed = [(jax.tree_util.GetAttrKey(name), getattr(module, name)) for name in children]
-    return keyed, (tuple(children), tuple(static))
+def _flatten_with_keys(module: Module) -> tuple[list[tuple[Any, Any]], _Aux]:
+    aux = _split(module)
+    return [(jax.tree_util.GetAttrKey(name), getattr(module, name)) for name in aux[0]], aux
 
 
-def _flatten(module: Module) -> tuple[list[Any], Any]:
-    children, static = _split(module)
-    return [getattr(module, name) for name in children], (tuple(children), tuple(static))
+def _flatten(module: Module) -> tuple[list[Any], _Aux]:
+    aux = _split(module)
+    return [getattr(module, name) for name in aux[0]], aux
 
 
 def _unflatten(cls: type[Module]) -> Any:
-    def unflatten(aux: tuple[tuple[str, ...], tuple[tuple[str, Any], ...]], children: Any) -> Module:
+    def unflatten(aux: _Aux, children: Any) -> Module:
         # Not through __init__: jax puts placeholders into trees, and a dataclass's own checks must not see them.
         module = object.__new__(cls)
+        object.__setattr__(module, "_aux", aux)
         for name, value in aux[1]:
             object.__setattr__(module, name, value)
         for name, value in zip(aux[0], children, strict=True):
