@@ -76,16 +76,20 @@ def attention(p: Params, x: jax.Array, cache: Any, start: jax.Array, shape: Shap
     return jnp.einsum("bso,do->bsd", mixed, p["o"]), (keys, values)
 
 
+def block(p: Params, x: jax.Array, cache: Any, start: jax.Array, shape: Shape) -> tuple[jax.Array, Any]:
+    mixed, cache = attention(p, rms_norm(x, p["attention_norm"]), cache, start, shape)
+    x = x + mixed
+    h = rms_norm(x, p["mlp_norm"])
+    gate = jax.nn.silu(jnp.einsum("bsd,fd->bsf", h, p["gate"]))
+    return x + jnp.einsum("bsf,df->bsd", gate * jnp.einsum("bsd,fd->bsf", h, p["up"]), p["down"]), cache
+
+
 def forward(params: Params, cache: Cache, tokens: jax.Array, start: jax.Array, shape: Shape) -> tuple[jax.Array, Cache]:
     """Logits of the last position for tokens (b, s) at positions `start`, and the cache with them in it."""
     x = params["embedding"][tokens]
     updated = []
     for p, c in zip(params["layers"], cache, strict=True):
-        mixed, c = attention(p, rms_norm(x, p["attention_norm"]), c, start, shape)
-        x = x + mixed
-        h = rms_norm(x, p["mlp_norm"])
-        gate = jax.nn.silu(jnp.einsum("bsd,fd->bsf", h, p["gate"]))
-        x = x + jnp.einsum("bsf,df->bsd", gate * jnp.einsum("bsd,fd->bsf", h, p["up"]), p["down"])
+        x, c = block(p, x, c, start, shape)
         updated.append(c)
     last = rms_norm(x[:, -1], params["norm"])
     return jnp.einsum("bd,vd->bv", last, params["output"]).astype(jnp.float32), updated
