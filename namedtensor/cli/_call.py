@@ -49,7 +49,7 @@ def _run(job: Job) -> None:
         arrays = result.arrays()
     written = [] if output is None else _arrays.write(output, arrays)
     if job.as_json:
-        job.report(result)
+        job.report(result.to_json())
         return
     for name, tensor in result.tensors.items():
         click.echo(f"{name} {describe(tensor)}")

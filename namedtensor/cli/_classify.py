@@ -16,7 +16,7 @@ def _run(job: Job) -> None:
     with job.timed("run"):
         result = job.task.run(session, list(job.arguments), top=job.values["top"])
     if job.as_json:
-        job.report(result)
+        job.report(result.to_json())
         return
     for i, image in enumerate(result.images):
         width = max(len(found.label) for found in image.labels)

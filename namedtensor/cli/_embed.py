@@ -31,7 +31,7 @@ def _run(job: Job) -> None:
         if cut:
             click.echo(f"namedtensor: warning: only the first {tokens} tokens were read of {_short(text)!r}", err=True)
     if job.as_json:
-        job.report(result)
+        job.report(result.to_json())
     elif output is not None:
         click.echo(f"wrote {output}: {' × '.join(map(str, result.vectors.shape))} float32")
     elif len(result.texts) == 1:

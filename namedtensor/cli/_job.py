@@ -41,9 +41,9 @@ class Job:
         yield
         self.seconds[what] = time.perf_counter() - began
 
-    def report(self, result: Any) -> None:
+    def report(self, result: dict[str, Any]) -> None:
         """Keep the result for the one JSON document, which is printed when all is done."""
-        self.document = {"model": self.model.name, "task": self.kind, **result.to_json(), "seconds": self.seconds}
+        self.document = {"model": self.model.name, "task": self.kind, **result, "timing": self.seconds}
 
 
 @dataclass(frozen=True)

@@ -14,17 +14,15 @@ from namedtensor.cli._job import Job, Kind
 KINDS = {kind.name: kind for kind in (_classify.KIND, _embed.KIND, _generate.KIND, _call.KIND)}
 
 
+_TASKS = "namedtensor.tasks."
+
+
 def kind_of(task: Any) -> Kind:
     """How the command line runs a task. Raises `UsageError` for one that it does not know."""
-    if task is None:
-        return KINDS["call"]
-    from namedtensor import tasks
-
-    for name, kind in KINDS.items():
-        known = getattr(tasks, name.capitalize(), None)
-        if known is not None and isinstance(task, known):
-            return kind
-    raise click.UsageError(f"a program with the task {type(task).__name__} cannot be run from the command line")
+    name = "call" if task is None else task.to_json()["task"]
+    if name not in KINDS:
+        raise click.UsageError(f"a program whose task is {name} cannot be run from the command line")
+    return KINDS[name]
 
 
 class RunCommand(click.Command):
@@ -106,11 +104,9 @@ def _owner(parameter: click.Parameter) -> Kind | None:
 
 def _imported_kind(model: zoo.ModelFile) -> Kind | None:
     """The kind of a model whose weights are not there, by the one task class that its file imports."""
-    from namedtensor import tasks
-
-    classes = {name.capitalize(): kind for name, kind in KINDS.items()}
-    found = [k for c, k in classes.items() if getattr(tasks, c, None) in vars(model.module).values()]
-    return found[0] if len(found) == 1 else None
+    classes = [v for v in vars(model.module).values() if isinstance(v, type) and v.__module__.startswith(_TASKS)]
+    found = {v.__name__.lower() for v in classes} & KINDS.keys()
+    return KINDS[found.pop()] if len(found) == 1 else None
 
 
 def _check(ctx: click.Context, model: str, kind: Kind) -> None:
