@@ -34,10 +34,14 @@ def convert(
     With `strides`, in elements, `raw` is all that a view of `shape` spans, and `out` gets the view in C order.
     Raises `ValueError` with half a sentence where an integer does not fit.
     """
+    # A scale may be infinite, a value too large for the dtype asked for: what comes of it is for the model to see.
+    with np.errstate(all="ignore"):
+        _assign(_elements(raw, form, shape, strides), out)
+
+
+def _elements(raw: Array, form: Format, shape: tuple[int, ...], strides: tuple[int, ...] | None) -> Array:
     if form.block != 1:
-        blocks = raw.reshape(-1, form.block_bytes)
-        _assign(_DEQUANTIZE[form.name](blocks).reshape(-1), out)
-        return
+        return _DEQUANTIZE[form.name](raw.reshape(-1, form.block_bytes)).reshape(-1)
     assert form.dtype is not None
     values = raw.view(form.dtype)
     if form.dtype.kind == "b":
@@ -46,7 +50,7 @@ def convert(
     if strides is not None:
         steps = [step * form.dtype.itemsize for step in strides]
         values = np.lib.stride_tricks.as_strided(values, shape, steps, writeable=False).reshape(-1)
-    _assign(values, out)
+    return values
 
 
 def _assign(values: Array, out: Array) -> None:
@@ -61,8 +65,7 @@ def _assign(values: Array, out: Array) -> None:
             raise ValueError(f"holds {values.min()} to {values.max()}, which do not fit {out.dtype}")
         np.copyto(out, values, casting="unsafe")
     else:
-        with np.errstate(over="ignore", invalid="ignore"):
-            np.copyto(out, values, casting="unsafe")
+        np.copyto(out, values, casting="unsafe")
 
 
 def _round_to_bf16(values: Array, out: Array) -> None:

@@ -7,16 +7,19 @@ from namedtensor.checkpoint._blob import Blob
 from namedtensor.checkpoint._reject import quoted, reject
 
 MAX_BYTES = 32 << 20
-# An empty `{}` takes two bytes and becomes an object of 64. This bounds what such a file can ask for.
-MAX_CONTAINERS = 1 << 20
+# An empty `{}` takes three bytes with its comma and becomes an object of 64. JSON that is meant to be read has an
+# object or list for every ten bytes at most; a file with more than one in six is meant to fill memory.
+_SPARE_CONTAINERS = 1000
+_BYTES_PER_CONTAINER = 6
 
 
 def parse(data: bytes, file: str) -> Any:
     """The value in `data`. Raises `CheckpointError` of one line that names `file`."""
     if len(data) > MAX_BYTES:
         reject(file, f"{len(data):,} bytes of JSON, more than {MAX_BYTES:,}")
-    if data.count(b"{") + data.count(b"[") > MAX_CONTAINERS:
-        reject(file, f"JSON with more than {MAX_CONTAINERS:,} objects and lists")
+    containers = data.count(b"{") + data.count(b"[")
+    if containers > _SPARE_CONTAINERS + len(data) // _BYTES_PER_CONTAINER:
+        reject(file, f"{containers:,} objects and lists in {len(data):,} bytes of JSON")
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)

@@ -40,9 +40,9 @@ class _Machine:
         self.at = 0
         self.stack: list[Any] = []
         self.memo: list[Any] = []
-        # torch.save makes one object for every nine bytes or more. A pickle of more than one in four has no purpose
+        # torch.save makes one object for every seven bytes or more. A pickle of more than one in five has no purpose
         # but to fill memory.
-        self.budget = 10_000 + len(data) // 4
+        self.budget = 1000 + len(data) // 5
         self.resolve, self.call, self.persistent = resolve, call, persistent
 
     def run(self) -> Any:

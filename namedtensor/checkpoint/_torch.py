@@ -165,18 +165,19 @@ class _Reader:
             elif isinstance(value, dict | list | tuple):
                 if depth == _MAX_DEPTH:
                     self.fail(f"its dicts are nested more than {_MAX_DEPTH} deep")
-                items = list(value.items() if isinstance(value, dict) else enumerate(value))
-                visits += 1 + len(items)
+                visits += 1 + len(value)
                 if visits > limit:
                     self.fail("its pickle nests containers within themselves")
                 dot = "." if depth else ""
-                for key, item in reversed(items):
+                inner: list[tuple[str, Any, int]] = []
+                for key, item in value.items() if isinstance(value, dict) else enumerate(value):
                     # Names are joined only for what may hold a tensor.
                     if isinstance(item, _View | dict | list | tuple):
                         name = str(key)
                         if len(prefix) + len(name) >= _MAX_NAME:
                             self.fail(f"the name of tensor {quoted(prefix + dot + name)} is too long")
-                        pending.append((f"{prefix}{dot}{name}", item, depth + 1))
+                        inner.append((f"{prefix}{dot}{name}", item, depth + 1))
+                pending.extend(reversed(inner))
 
     # -- what the pickle may refer to -----------------------------------------------------------------------------
 

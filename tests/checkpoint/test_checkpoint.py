@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from safetensors.numpy import save_file
 import namedtensor as nt
 from namedtensor.checkpoint import Checkpoint, Weight
 
-TENSORS = {
+TENSORS: dict[str, np.ndarray[Any, Any]] = {
     "model.layers.0.q_proj.weight": np.arange(96, dtype=np.float32).reshape(24, 4),
     "model.layers.0.q_proj.bias": np.zeros(24, np.float32),
     "model.norm.weight": np.ones(4, np.float16),
@@ -66,14 +67,9 @@ def test_a_weight_is_a_tensor_whose_groups_are_split(checkpoint):
 def test_the_leaf_says_what_will_be_loaded_and_from_where(checkpoint, folder):
     leaf = checkpoint.weight("model.norm.weight", "d", dtype="float32").array
     assert isinstance(leaf, Weight)
-    assert (leaf.name, leaf.shape, leaf.dtype, leaf.ndim, leaf.size, leaf.nbytes) == (
-        "model.norm.weight",
-        (4,),
-        np.float32,
-        1,
-        4,
-        16,
-    )
+    assert leaf.name == "model.norm.weight"
+    assert leaf.dtype == np.float32
+    assert (leaf.shape, leaf.ndim, leaf.size, leaf.nbytes) == ((4,), 1, 4, 16)
     assert leaf.source == str(folder / "model.safetensors")
 
 
@@ -169,9 +165,9 @@ def test_a_file_name_that_leads_out_of_the_place_is_refused(checkpoint, name):
     [
         ("{", "not valid JSON"),
         ('{"a": 1, "a": 2}', "the key 'a' stands twice"),
-        ("[" * 100_000, "nested too deeply"),
+        ("[" * 9000 + " " * 90_000, "nested too deeply"),
         ('{"a": ' + "1" * 5000 + "}", "not valid JSON"),
-        ("[" + "[]," * 2_000_000 + "1]", "more than 1,048,576 objects"),
+        ("[" + "[]," * 100_000 + "1]", "100,001 objects and lists in 300,003 bytes"),
         (b"\xff\xfe", "not valid JSON"),
     ],
     ids=["cut short", "key twice", "deep", "long number", "many lists", "not UTF-8"],

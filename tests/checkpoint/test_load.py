@@ -88,7 +88,12 @@ def test_a_group_is_split_and_an_axis_of_one_dropped(tmp_path):
 def test_jax_holds_the_memory_that_was_read_into_without_another_copy(checkpoint, monkeypatch):
     made = []
     aligned = _load._aligned
-    monkeypatch.setattr(_load, "_aligned", lambda nbytes: made.append(aligned(nbytes)) or made[-1])
+
+    def remember(nbytes):
+        made.append(aligned(nbytes))
+        return made[-1]
+
+    monkeypatch.setattr(_load, "_aligned", remember)
     array = load(checkpoint.weight("big", "a b")).result().array
     assert array.unsafe_buffer_pointer() == made[0].ctypes.data
     assert array.unsafe_buffer_pointer() % 64 == 0

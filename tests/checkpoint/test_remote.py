@@ -84,8 +84,8 @@ class Server:
 
     def fetched(self):
         """Bytes of every range that was asked for."""
-        spans = [re.fullmatch(r"bytes=(\d+)-(\d+)", wanted) for _, _, wanted in self.requests if wanted]
-        return sum(int(span[2]) - int(span[1]) + 1 for span in spans)
+        spans = [wanted.removeprefix("bytes=").split("-") for _, _, wanted in self.requests if wanted]
+        return sum(int(last) - int(first) + 1 for first, last in spans)
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """safetensors: what the reference writer writes is read back, and what breaks a rule of the format is refused."""
 
+from typing import Any
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from namedtensor.checkpoint import Checkpoint
 ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 DATA = np.array([1, 2], np.float32).tobytes()
 
-TENSORS = {
+TENSORS: dict[str, np.ndarray[Any, Any]] = {
     "f32": np.arange(6, dtype=np.float32).reshape(2, 3),
     "f16": np.arange(3, dtype=np.float16),
     "bf16": np.array([1.5, -2.0], ml_dtypes.bfloat16),
