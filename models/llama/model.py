@@ -200,7 +200,7 @@ def program(ckpt: nt.Checkpoint, *, context: int | None = None, batch: int = 1, 
     - `batch`: sequences at a time. Text generation drives one; more are there for callers of the entry points.
     - `dtype`: that of weights, activations and cache, such as `"float32"`; by default that of the checkpoint.
     """
-    config = Config.read(ckpt.json("config.json"))
+    config = Config.read(ckpt)
     context = min(config.context, 4096) if context is None else context
     if not 1 <= context <= config.context:
         raise nt.ModelError(f"llama: context must be from 1 to {config.context}, the model's own, not {context}")
