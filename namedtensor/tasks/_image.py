@@ -29,8 +29,10 @@ class ImagePreprocess:
 
     - Transparent pixels are put on white, the image is turned upright (EXIF), and brought to `channels`: 1, luma as
       in ITU-R 601, or 3, sRGB.
-    - `resize`: the length that the shorter side gets, the longer one in proportion; what then exceeds `height` and
-      `width` is cut off evenly on both sides. None: both sides are stretched to `height` and `width`.
+    - `resize`: the length that the shorter side gets, the longer one in proportion, and `height` by `width` are cut
+      out of the middle. None: both sides are stretched to `height` and `width`.
+    - `crop`: where an odd number of pixels is cut off, the end loses one more ("floor"), or the side that leaves an
+      even number at the front ("round", as torchvision does).
     - `interpolation`: the resampling filter. Filters widen when they shrink, so that every pixel counts.
     - A pixel p, 0 to 255, becomes (p * scale - mean) / std; with `invert`, p is 255 - p before, so that dark ink on
       light paper is what is large. `mean` and `std` hold a value for each channel, or one for all.
@@ -41,6 +43,7 @@ class ImagePreprocess:
     channels: Literal[1, 3] = 3
     resize: int | None = None
     interpolation: Interpolation = "bilinear"
+    crop: Literal["floor", "round"] = "floor"
     invert: bool = False
     scale: float = 1 / 255
     mean: tuple[float, ...] = (0.0,)
@@ -56,6 +59,8 @@ class ImagePreprocess:
             refuse(f"{self.channels} channels", "1 (luma) or 3 (sRGB)")
         if self.interpolation not in _FILTERS:
             refuse(f"interpolation {self.interpolation!r} is not implemented", f"one of {', '.join(_FILTERS)}")
+        if self.crop not in ("floor", "round"):
+            refuse(f"crop {self.crop!r} is not implemented", '"floor" or "round"')
         if self.resize is not None and self.resize < max(self.height, self.width):
             refuse(
                 f"a shorter side of {self.resize} leaves nothing to cut {self.height} by {self.width} out of",
@@ -94,7 +99,8 @@ class ImagePreprocess:
                 file, f"is too long and narrow ({image.size[0]}×{image.size[1]} pixels) to be resized in proportion"
             )
         image = image.resize((width, height), method)
-        left, top = (width - self.width) // 2, (height - self.height) // 2
+        halve = (lambda n: round(n / 2)) if self.crop == "round" else (lambda n: n // 2)
+        left, top = halve(width - self.width), halve(height - self.height)
         return image.crop((left, top, left + self.width, top + self.height))
 
 
