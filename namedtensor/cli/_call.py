@@ -43,8 +43,9 @@ def _run(job: Job) -> None:
 
     from namedtensor.cli import _arrays
 
-    session = job.start()
-    with job.timed("run"):
+    variant, _ = task.prepare(job.program, inputs, entry=entry)
+    session = job.start(variant.name)
+    with job.working("run"):
         result = task.run(session, inputs, entry=entry)
         arrays = result.arrays()
     written = [] if output is None else _arrays.write(output, arrays)

@@ -12,8 +12,9 @@ _BAR = 24
 def _run(job: Job) -> None:
     if not job.arguments:
         raise click.UsageError(f"{job.model.name} labels images: name at least one image file")
-    session = job.start()
-    with job.timed("run"):
+    entry = job.task.entry
+    session = job.start(*job.variants(entry, b=job.pieces(entry, "b", len(job.arguments))))
+    with job.working("run"):
         result = job.task.run(session, list(job.arguments), top=job.values["top"])
     if job.as_json:
         job.report(result.to_json())

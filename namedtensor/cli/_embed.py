@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,8 @@ def _run(job: Job) -> None:
     output: Path | None = job.values["vectors"]
     if output is not None:
         _output.check_parent(output, "--vectors")
-    session = job.start()
-    with job.timed("run"):
+    session = job.start(*_needed(job, texts))
+    with job.working("run"):
         result = job.task.run(session, texts)
     if output is not None:
         from namedtensor.cli import _arrays
@@ -38,6 +39,16 @@ def _run(job: Job) -> None:
         click.echo(str(result))
     else:
         _print_ranking(result)
+
+
+def _needed(job: Job, texts: list[str]) -> list[str]:
+    """The variants for texts of these lengths, which are run together with others of about their length."""
+    entry = job.task.entry
+    lengths = job.program.entries[entry].buckets.get("s", ())
+    counts = collections.Counter(
+        min((size for size in lengths if size >= len(encoding)), default=0) for encoding in job.task.encode(texts)
+    )
+    return [name for s, n in counts.items() for name in job.variants(entry, s={s}, b=job.pieces(entry, "b", n))]
 
 
 def _texts(job: Job) -> list[str]:

@@ -30,12 +30,17 @@ def _run(job: Job) -> None:
         raise click.UsageError("--max-tokens 0 leaves nothing to do without --logits")
     ids = job.task.ids(**prompt)
 
-    session = job.start()
+    needed = ["score"] if logits is not None else []
+    if values["max_tokens"] > 0:
+        needed += [*job.variants("prefill", s=job.pieces("prefill", "s", len(ids))), "sample"]
+    if values["max_tokens"] > 1:
+        needed.append("decode")
+    session = job.start(*needed)
     written: dict[str, Any] = {}
     if logits is not None:
         from namedtensor.cli import _arrays
 
-        with job.timed("score"):
+        with job.working("score"):
             scores = job.task.score(session, ids)
         _arrays.write_npy(logits, scores)
         written = {"logits": {"file": str(logits), "shape": list(scores.shape), "dtype": str(scores.dtype)}}
@@ -47,7 +52,7 @@ def _run(job: Job) -> None:
         return
 
     printer = _Printer(quiet=job.as_json)
-    with job.timed("run"):
+    with job.working("run"):
         result = job.task.run(
             session,
             **prompt,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -30,16 +30,35 @@ class Job:
     seconds: dict[str, float] = field(default_factory=dict)
     document: dict[str, Any] | None = None
 
-    def start(self) -> Session:
-        """Compile and load, with progress on a terminal."""
-        with self.timed("start"), zoo.located(self.model):
-            return self.program.start(progress=True)
+    def start(self, *needed: str) -> Session:
+        """Load, and compile the variants that this run needs, with progress on a terminal."""
+        with self.working("start"):
+            return self.program.start(only=needed, progress=True)
 
     @contextlib.contextmanager
-    def timed(self, what: str) -> Iterator[None]:
+    def working(self, what: str) -> Iterator[None]:
+        """Time a part of the run; what the model's own code raises in it names the line."""
         began = time.perf_counter()
-        yield
+        with zoo.located(self.model):
+            yield
         self.seconds[what] = time.perf_counter() - began
+
+    def variants(self, entry: str, **sizes: Collection[int]) -> list[str]:
+        """Names of an entry point's variants, of the bucketed axes named here only those of these sizes."""
+        return [
+            variant.name
+            for variant in self.program.variants(entry)
+            if all(size in sizes.get(axis, (size,)) for axis, size in variant.sizes)
+        ]
+
+    def pieces(self, entry: str, axis: str, count: int) -> set[int]:
+        """Sizes of a bucketed axis that `count` takes: the largest as often as it goes, and what holds the rest."""
+        sizes = self.program.entries[entry].buckets.get(axis, ())
+        if not sizes:
+            return set()
+        rest = count % max(sizes)
+        found = {max(sizes)} if count >= max(sizes) else set()
+        return found | {min(size for size in sizes if size >= rest)} if rest else found
 
     def report(self, result: dict[str, Any]) -> None:
         """Keep the result for the one JSON document, which is printed when all is done."""

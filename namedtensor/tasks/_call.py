@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from namedtensor._tensor import Tensor, wrap
 from namedtensor.lowering._program import weight_name
 
 if TYPE_CHECKING:
-    from namedtensor.lowering import Program, Session
+    from namedtensor.lowering import Program, Session, Variant
 
 type Array = np.ndarray[Any, Any]
 
@@ -36,8 +36,20 @@ class Call:
         Inputs that are trees are given by their leaves: `cache.k`. Numbers take the type of the input where that
         loses nothing but precision. Raises `InputError` where an input is missing, unknown, or does not fit.
         """
-        chosen = self.choose(session.program, entry)
-        specs = leaves(session.program.entries[chosen].inputs)
+        variant, tensors = self.prepare(session.program, inputs, entry=entry)
+        found = leaves(session.call(variant.entry, **tensors))
+        known = list(dict.fromkeys(axis for spec in leaves(dict(variant.inputs)).values() for axis in spec.axes))
+        return Outputs(variant.entry, {name: _ordered(tensor, known) for name, tensor in found.items()})
+
+    def prepare(
+        self, program: Program, inputs: Mapping[str, Any], *, entry: str | None = None
+    ) -> tuple[Variant, dict[str, Any]]:
+        """The variant that fits the inputs, and the inputs as tensors, in the trees that it takes.
+
+        Needs no weights and compiles nothing. Raises as `run` does.
+        """
+        chosen = self.choose(program, entry)
+        specs = leaves(dict(program.entries[chosen].inputs))
         for name in inputs:
             if name not in specs:
                 guess = closest(name, specs)
@@ -54,11 +66,11 @@ class Call:
                 found={"inputs": ", ".join(f"{k} {describe(v)}" for k, v in specs.items())},
                 kind=InputError,
             )
-        tensors = [_tensor(chosen, name, spec, inputs[name]) for name, spec in specs.items()]
-        treedef = jax.tree.structure(dict(session.program.entries[chosen].inputs), is_leaf=_is_tensor)
-        found = leaves(session.call(chosen, **jax.tree.unflatten(treedef, tensors)))
-        known = list(dict.fromkeys(axis for spec in specs.values() for axis in spec.axes))
-        return Outputs(chosen, {name: _ordered(tensor, known) for name, tensor in found.items()})
+        tensors = {name: _tensor(chosen, name, spec, inputs[name]) for name, spec in specs.items()}
+        variants = program.variants(chosen)
+        variant = _fitting(variants, tensors)
+        treedef = jax.tree.structure(dict(variant.inputs), is_leaf=_is_tensor)
+        return variant, jax.tree.unflatten(treedef, list(tensors.values()))
 
     def choose(self, program: Program, entry: str | None = None) -> str:
         """The entry point that a call runs. Raises `InputError` where that is open, or there is none of the name."""
@@ -128,8 +140,23 @@ def _ordered(tensor: Tensor, known: list[str]) -> Tensor:
     return wrap(tensor.data(" ".join(axes)), " ".join(axes)) if axes else tensor
 
 
+def _fitting(variants: Sequence[Variant], tensors: Mapping[str, Tensor]) -> Variant:
+    for variant in variants:
+        if all(spec.sizes == tensors[name].sizes for name, spec in leaves(dict(variant.inputs)).items()):
+            return variant
+    expected = leaves(dict(variants[0].inputs))
+    name = next((n for n, spec in expected.items() if spec.sizes != tensors[n].sizes), next(iter(tensors)))
+    buckets = "; ".join(variant.name for variant in variants)
+    fail(
+        f"{variants[0].entry}: input {name!r} has other sizes than the entry point",
+        found={"expected": expected[name], "found": tensors[name]}
+        | ({"variants": buckets} if len(variants) > 1 else {}),
+        kind=InputError,
+    )
+
+
 def _tensor(entry: str, name: str, spec: Tensor, value: Any) -> Tensor:
-    """One input with its axes named and in the type of its spec; its sizes are the session's to check."""
+    """One input with its axes named and in the type of its spec."""
     if isinstance(value, Base):
         value = value.numpy(" ".join(spec.axes))
     try:
