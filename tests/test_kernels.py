@@ -90,7 +90,8 @@ def test_the_result_is_the_sum_cast_to_the_type_asked_for(dtype, out):
 @native
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_row_does_not_depend_on_its_neighbours(layout):
-    x, w = operands((1, 8, 130, 259), BF16, layout)
+    # In f32: for bf16, matrix tiles take over at some number of rows, and add up in another order.
+    x, w = operands((1, 8, 130, 259), F32, layout)
     dot = jax.jit(lambda x, w: _kernels.dot(x, w, layout=layout, out_dtype=F32))
     together = dot(x, w)
     for row in range(8):

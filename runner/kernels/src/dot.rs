@@ -1,8 +1,11 @@
 //! The contraction: checks, choice of kernel, division among threads.
 
+#[cfg(target_arch = "x86_64")]
+use crate::amx;
 use crate::columns;
 use crate::element::{DType, Element};
 use crate::int8;
+use crate::isa::Isa;
 use crate::pool;
 use crate::rows;
 use crate::simd::Portable;
@@ -56,49 +59,15 @@ impl Dot {
     }
 }
 
-/// Instruction set that a contraction uses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Isa {
-    /// Whatever the compiler makes of plain Rust.
-    Portable,
-    /// AVX2, FMA and F16C.
-    Avx2,
-    /// AVX-512 F and BW, and VNNI for int8.
-    Avx512,
-}
-
-impl Isa {
-    /// The best one that this processor has.
-    pub fn best() -> Isa {
-        [Isa::Avx512, Isa::Avx2].into_iter().find(|isa| isa.available()).unwrap_or(Isa::Portable)
-    }
-
-    /// Whether this processor has it.
-    pub fn available(self) -> bool {
-        #[cfg(target_arch = "x86_64")]
-        {
-            let avx2 = || {
-                is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
-            };
-            match self {
-                Isa::Portable => true,
-                Isa::Avx2 => avx2(),
-                Isa::Avx512 => avx2() && is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw"),
-            }
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        {
-            self == Isa::Portable
-        }
-    }
-}
-
 /// Where results go; shared by threads that write to different places.
 #[derive(Clone, Copy)]
 pub(crate) struct Out {
     at: *mut u8,
     dtype: DType,
 }
+
+// SAFETY: threads write to different places; see `put`.
+unsafe impl Sync for Out {}
 
 impl Out {
     /// # Safety
@@ -146,6 +115,13 @@ pub trait Contract: Element {
     #[doc(hidden)]
     #[allow(private_interfaces)]
     fn kernels(isa: Isa) -> Kernels<Self>;
+
+    /// Computes the contraction with matrix tiles, if there are any for this type and they suit the sizes.
+    #[doc(hidden)]
+    #[allow(private_interfaces)]
+    fn tiled(_isa: Isa, _sizes: &Dot, _x: &[Self], _w: &[Self], _out: Out) -> bool {
+        false
+    }
 }
 
 macro_rules! entry_points {
@@ -192,22 +168,66 @@ macro_rules! kernels_of {
 }
 
 macro_rules! contract {
-    ($($element:ty),*) => {$(
+    ($element:ty $(, $tiled:item)?) => {
         impl Contract for $element {
             #[allow(private_interfaces)]
             fn kernels(isa: Isa) -> Kernels<Self> {
                 match isa {
                     #[cfg(target_arch = "x86_64")]
-                    Isa::Avx512 => kernels_of!(avx512),
+                    Isa::Amx | Isa::Avx512 => kernels_of!(avx512),
                     #[cfg(target_arch = "x86_64")]
                     Isa::Avx2 => kernels_of!(avx2),
                     _ => kernels_of!(portable),
                 }
             }
+            $(#[allow(private_interfaces)] $tiled)?
         }
-    )*};
+    };
 }
-contract!(f32, bf16, f16);
+contract!(f32);
+contract!(f16);
+contract!(
+    bf16,
+    #[cfg(target_arch = "x86_64")]
+    fn tiled(isa: Isa, sizes: &Dot, x: &[bf16], w: &[bf16], out: Out) -> bool {
+        let suits = tiles_suit(isa, sizes);
+        if suits {
+            // SAFETY: every result is written once, within the checked length.
+            tiled(sizes, x, w, |index, sum| unsafe { out.put(index, sum) });
+        }
+        suits
+    }
+);
+
+/// Rows from which on tiles are the faster ones.
+#[cfg(target_arch = "x86_64")]
+const TILED_ROWS: usize = 5;
+
+/// Whether matrix tiles are there and the better choice.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn tiles_suit(isa: Isa, sizes: &Dot) -> bool {
+    isa == Isa::Amx && sizes.layout == Layout::Nk && sizes.m >= TILED_ROWS && sizes.n >= amx::LEAST_OUTPUTS
+}
+
+/// Contracts with matrix tiles; `put` gets the index of every result, and the sum.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn tiled<T: amx::Tiled>(sizes: &Dot, x: &[T], w: &[T], put: impl Fn(usize, T::Sum) + Sync) {
+    let Dot { batch, m, n, k, .. } = *sizes;
+    let size = amx::packed_size::<T>(m, k);
+    let mut packed = vec![0_u8; batch * size];
+    if size > 0 {
+        for (x, to) in x.chunks_exact(m * k).zip(packed.chunks_exact_mut(size)) {
+            amx::pack(x, k, to);
+        }
+    }
+    let shared = Shared((packed.as_ptr(), w.as_ptr()));
+    divide(sizes, size_of::<T>(), |batch, outputs| {
+        let &(x, w) = shared.get();
+        let part = amx::Part { x: x.wrapping_add(batch * size), w: w.wrapping_add(batch * n * k), m, n, k };
+        // SAFETY: `tiles_suit` and the lengths were checked.
+        unsafe { amx::chunk(&part, outputs, |row, column, sum| put((batch * m + row) * n + column, sum)) }
+    });
+}
 
 /// Bytes of weights that one thread takes at a time.
 const CHUNK: usize = 128 << 10;
@@ -242,6 +262,13 @@ pub(crate) fn divide(sizes: &Dot, element: usize, task: impl Fn(usize, Range<usi
 /// Lets threads share what they only read, or write at different places.
 pub(crate) struct Shared<T>(pub T);
 
+impl<T> Shared<T> {
+    /// The whole of it, so that closures do not take its parts one by one.
+    pub(crate) fn get(&self) -> &T {
+        &self.0
+    }
+}
+
 // SAFETY: wraps pointers into buffers that outlive the call that shares them; see `divide`.
 unsafe impl<T> Sync for Shared<T> {}
 
@@ -271,6 +298,10 @@ pub fn dot_with<T: Contract, O: Element>(
     if out.is_empty() {
         return Ok(());
     }
+    let target = Out { at: out.as_mut_ptr().cast(), dtype: O::DTYPE };
+    if T::tiled(isa, sizes, x, w, target) {
+        return Ok(());
+    }
     let kernels = T::kernels(isa);
     let Dot { m, n, k, layout, .. } = *sizes;
     let padded = match layout {
@@ -286,14 +317,13 @@ pub fn dot_with<T: Contract, O: Element>(
         },
         Layout::Kn => packed.extend(x.iter().map(|value| value.to_f32())),
     }
-    let out = Out { at: out.as_mut_ptr().cast(), dtype: O::DTYPE };
-    let shared = Shared((packed.as_ptr(), w.as_ptr(), out));
+    let shared = Shared((packed.as_ptr(), w.as_ptr(), target));
     let kernel = match layout {
         Layout::Nk => kernels.rows,
         Layout::Kn => kernels.columns,
     };
     divide(sizes, size_of::<T>(), |batch, outputs| {
-        let Shared((x, w, out)) = &shared;
+        let &(x, w, out) = shared.get();
         let part = Part {
             x: x.wrapping_add(batch * m * padded),
             w: w.wrapping_add(batch * n * k),

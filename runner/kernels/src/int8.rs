@@ -3,7 +3,10 @@
 //! VNNI multiplies unsigned with signed bytes, so weights are moved up by 128 as they are loaded, and 128 times the
 //! sum of the row of x is taken off every result. Integer sums are exact, so their order is free.
 
-use crate::dot::{Dot, Isa, Layout, Shared, divide};
+use crate::dot::{Dot, Layout, Shared, divide};
+#[cfg(target_arch = "x86_64")]
+use crate::dot::{tiled, tiles_suit};
+use crate::isa::Isa;
 use std::ops::Range;
 
 mod simd;
@@ -61,7 +64,7 @@ entry_points!(vnni, Vnni, "avx512f,avx512bw,avx512vnni,avx2");
 fn kernels(isa: Isa) -> (Kernel, Kernel) {
     #[cfg(target_arch = "x86_64")]
     {
-        if isa == Isa::Avx512 && is_x86_feature_detected!("avx512vnni") {
+        if isa >= Isa::Avx512 && is_x86_feature_detected!("avx512vnni") {
             return (vnni::rows, vnni::columns);
         }
         if isa >= Isa::Avx2 {
@@ -74,6 +77,12 @@ fn kernels(isa: Isa) -> (Kernel, Kernel) {
 
 /// Contracts buffers whose lengths and instruction set were checked.
 pub(crate) fn dot(isa: Isa, sizes: &Dot, x: &[i8], w: &[i8], out: &mut [i32]) {
+    #[cfg(target_arch = "x86_64")]
+    if tiles_suit(isa, sizes) {
+        let shared = Shared(out.as_mut_ptr());
+        // SAFETY: every result is written once, within the checked length.
+        return tiled(sizes, x, w, |index, sum| unsafe { shared.get().add(index).write(sum) });
+    }
     let Dot { m, n, k, layout, .. } = *sizes;
     let (rows, columns) = kernels(isa);
     let kernel = if layout == Layout::Nk { rows } else { columns };
@@ -86,7 +95,7 @@ pub(crate) fn dot(isa: Isa, sizes: &Dot, x: &[i8], w: &[i8], out: &mut [i32]) {
     }
     let shared = Shared((packed.as_ptr(), w.as_ptr(), out.as_mut_ptr()));
     divide(sizes, 1, |batch, outputs| {
-        let Shared((x, w, out)) = &shared;
+        let &(x, w, out) = shared.get();
         let part = Part {
             x: x.wrapping_add(batch * m * padded),
             w: w.wrapping_add(batch * n * k),
@@ -206,7 +215,7 @@ unsafe fn accumulate<S: Bytes, const M: usize, const N: usize>(
     }
 }
 
-/// Outputs `range` for weights `[k, n]`, four k at a time.
+/// Outputs `range` for weights `[k, n]`.
 ///
 /// # Safety
 /// As for [`rows_chunk`].
@@ -214,34 +223,55 @@ unsafe fn accumulate<S: Bytes, const M: usize, const N: usize>(
 unsafe fn columns_chunk<S: Bytes>(part: &Part, range: Range<usize>) {
     let width = range.len().next_multiple_of(S::COLUMNS);
     let mut sums = vec![0_i32; part.m * width];
-    // SAFETY: rows of w past k are replaced by zeros, and so are columns past the strip; x is padded to whole groups.
+    // SAFETY: handed on to the caller; x is padded to whole groups.
     unsafe {
-        for k in (0..part.k).step_by(4) {
-            for at in (0..range.len()).step_by(S::COLUMNS) {
-                let from = part.w.add(k * part.n + range.start + at);
-                let rest = range.len() - at;
-                let group = if rest >= S::COLUMNS && k + 4 <= part.k {
-                    let rows = [0, 1, 2, 3].map(|row| from.add(row * part.n));
-                    rows.iter().for_each(|row| S::prefetch(row.wrapping_add(4 * part.n)));
-                    S::load_group(rows)
-                } else {
-                    let mut last = [[0_i8; MAX]; 4];
-                    for (row, last) in last.iter_mut().enumerate().take(part.k - k) {
-                        last.as_mut_ptr().copy_from_nonoverlapping(from.add(row * part.n), rest.min(S::COLUMNS));
-                    }
-                    S::load_group(last.each_ref().map(|row| row.as_ptr()))
-                };
-                for m in 0..part.m {
-                    let x = part.x.add(m * part.padded + k).cast::<[i8; 4]>().read();
-                    S::add_group(sums.as_mut_ptr().add(m * width + at), &group, x);
-                }
-            }
+        let mut k = 0;
+        while k + 8 <= part.k {
+            groups::<S, 2>(part, &range, k, width, sums.as_mut_ptr());
+            k += 8;
+        }
+        while k < part.k {
+            groups::<S, 1>(part, &range, k, width, sums.as_mut_ptr());
+            k += 4;
         }
         for (m, sums) in sums.chunks_exact(width.max(1)).enumerate() {
             let excess = excess::<S>(part, m);
             for (i, n) in range.clone().enumerate() {
                 let at = i - i % S::COLUMNS + S::place(i % S::COLUMNS);
                 part.out.add(m * part.n + n).write(sums[at].wrapping_sub(excess));
+            }
+        }
+    }
+}
+
+/// Adds the products of G groups of four rows of w, from row `k` on, to the sums of the strip.
+///
+/// # Safety
+/// As for [`rows_chunk`]; `sums` holds `m` rows of `width`, which is the strip's, padded to whole groups.
+#[inline(always)]
+unsafe fn groups<S: Bytes, const G: usize>(part: &Part, range: &Range<usize>, k: usize, width: usize, sums: *mut i32) {
+    // SAFETY: rows of w past k are replaced by zeros, and so are columns past the strip.
+    unsafe {
+        for at in (0..range.len()).step_by(S::COLUMNS) {
+            let rest = range.len() - at;
+            let loaded: [S::Group; G] = std::array::from_fn(|group| {
+                let k = k + 4 * group;
+                let from = part.w.add(k * part.n + range.start + at);
+                if rest >= S::COLUMNS && k + 4 <= part.k {
+                    let rows = [0, 1, 2, 3].map(|row| from.add(row * part.n));
+                    // The same place in the next groups: rows are too far apart for the hardware to guess it.
+                    rows.iter().for_each(|row| S::prefetch(row.wrapping_add(4 * G * part.n)));
+                    return S::load_group(rows);
+                }
+                let mut last = [[0_i8; MAX]; 4];
+                for (row, last) in last.iter_mut().enumerate().take(part.k - k) {
+                    last.as_mut_ptr().copy_from_nonoverlapping(from.add(row * part.n), rest.min(S::COLUMNS));
+                }
+                S::load_group(last.each_ref().map(|row| row.as_ptr()))
+            });
+            for m in 0..part.m {
+                let x = part.x.add(m * part.padded + k).cast::<[[i8; 4]; G]>().read();
+                S::add_groups(sums.add(m * width + at), &loaded, x);
             }
         }
     }

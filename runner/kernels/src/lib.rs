@@ -6,17 +6,21 @@
 //!
 //! A result depends on the operands and on the instruction set, never on the number of threads.
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
 mod bandwidth;
 mod columns;
 mod dot;
 mod element;
 pub mod ffi;
 mod int8;
+mod isa;
 mod pool;
 mod rows;
 mod simd;
 
 pub use bandwidth::read_all;
-pub use dot::{Contract, Dot, Isa, Layout, ShapeError, dot, dot_int8, dot_with};
+pub use dot::{Contract, Dot, Layout, ShapeError, dot, dot_int8, dot_with};
 pub use element::{DType, Element};
+pub use isa::Isa;
 pub use pool::threads;

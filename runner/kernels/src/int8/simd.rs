@@ -24,8 +24,8 @@ pub trait Bytes: Copy {
     unsafe fn multiply_add(sums: Self::Sums, w: Self::Weights, x: Self::Weights) -> Self::Sums;
     unsafe fn sum(sums: Self::Sums) -> i32;
     unsafe fn load_group(rows: [*const i8; 4]) -> Self::Group;
-    /// Adds the products of the four rows with the four `x` to a sum per column, kept in the order of [`Bytes::place`].
-    unsafe fn add_group(sums: *mut i32, group: &Self::Group, x: [i8; 4]);
+    /// Adds the products of G groups with the four `x` of each to a sum per column, kept in the order of [`Bytes::place`].
+    unsafe fn add_groups<const G: usize>(sums: *mut i32, groups: &[Self::Group; G], x: [[i8; 4]; G]);
     /// Where the sum of column `i` of a group lies.
     fn place(i: usize) -> usize {
         i
@@ -72,10 +72,10 @@ impl Bytes for Portable {
         rows.map(|row| unsafe { Self::load_w(row) })
     }
     #[inline(always)]
-    unsafe fn add_group(sums: *mut i32, group: &[[i8; 16]; 4], x: [i8; 4]) {
+    unsafe fn add_groups<const G: usize>(sums: *mut i32, groups: &[[[i8; 16]; 4]; G], x: [[i8; 4]; G]) {
         // SAFETY: the caller vouches for a group's sums, and nothing else refers to them meanwhile.
         let sums = unsafe { &mut *sums.cast::<[i32; 16]>() };
-        for (row, x) in group.iter().zip(x) {
+        for (row, &x) in groups.as_flattened().iter().zip(x.as_flattened()) {
             for (sum, &w) in sums.iter_mut().zip(row) {
                 *sum = sum.wrapping_add(i32::from(w) * i32::from(x));
             }
@@ -140,18 +140,20 @@ impl Bytes for Avx2 {
         }
     }
     #[inline(always)]
-    unsafe fn add_group(sums: *mut i32, group: &[__m256i; 4], x: [i8; 4]) {
+    unsafe fn add_groups<const G: usize>(sums: *mut i32, groups: &[[__m256i; 4]; G], x: [[i8; 4]; G]) {
         let pair = |low: i8, high: i8| (i32::from(low) & 0xFFFF) | (i32::from(high) << 16);
         let sums: *mut __m256i = sums.cast();
         // SAFETY: the caller vouches for a group's sums.
         unsafe {
-            let first = _mm256_set1_epi32(pair(x[0], x[1]));
-            let second = _mm256_set1_epi32(pair(x[2], x[3]));
             for half in 0..2 {
-                let products =
-                    _mm256_add_epi32(_mm256_madd_epi16(group[half], first), _mm256_madd_epi16(group[half + 2], second));
                 let at = sums.add(half);
-                _mm256_storeu_si256(at, _mm256_add_epi32(_mm256_loadu_si256(at), products));
+                let mut sum = _mm256_loadu_si256(at);
+                for (group, x) in groups.iter().zip(x) {
+                    let (first, second) = (_mm256_set1_epi32(pair(x[0], x[1])), _mm256_set1_epi32(pair(x[2], x[3])));
+                    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(group[half], first));
+                    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(group[half + 2], second));
+                }
+                _mm256_storeu_si256(at, sum);
             }
         }
     }
@@ -217,13 +219,16 @@ impl Bytes for Vnni {
         }
     }
     #[inline(always)]
-    unsafe fn add_group(sums: *mut i32, group: &[__m512i; 4], x: [i8; 4]) {
+    unsafe fn add_groups<const G: usize>(sums: *mut i32, groups: &[[__m512i; 4]; G], x: [[i8; 4]; G]) {
         // SAFETY: the caller vouches for a group's sums.
         unsafe {
-            let x = _mm512_set1_epi32(i32::from_ne_bytes(x.map(|x| x as u8)));
-            for (i, &weights) in group.iter().enumerate() {
+            let x = x.map(|x| _mm512_set1_epi32(i32::from_ne_bytes(x.map(|x| x as u8))));
+            for i in 0..4 {
                 let at = sums.add(16 * i);
-                let sum = _mm512_dpbusd_epi32(_mm512_loadu_si512(at.cast()), weights, x);
+                let mut sum = _mm512_loadu_si512(at.cast());
+                for (group, &x) in groups.iter().zip(&x) {
+                    sum = _mm512_dpbusd_epi32(sum, group[i], x);
+                }
                 _mm512_storeu_si512(at.cast(), sum);
             }
         }
