@@ -49,6 +49,12 @@ def _environment() -> Any:
             next(parser.stream)
             return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
+    class Sandbox(ImmutableSandboxedEnvironment):
+        """jinja2's sandbox, which shows what it keeps back as nothing, made to say so."""
+
+        def unsafe_undefined(self, obj: Any, attribute: str) -> Any:
+            raise SecurityError(f"{attribute!r} of {type(obj).__name__} is not for templates")
+
     class PlainNamespace(Namespace):
         """A namespace without the underscored names through which Python's own objects are reached."""
 
@@ -76,9 +82,7 @@ def _environment() -> Any:
     def strftime_now(format: str) -> str:
         return datetime.datetime.now().strftime(format)
 
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
-    )
+    environment = Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])
     environment.filters["tojson"] = tojson
     made: dict[str, Callable[..., Any]] = {
         "dict": lambda *args, **kwargs: dict(*args, **kwargs),
