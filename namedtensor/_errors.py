@@ -13,8 +13,8 @@ import jax
 
 PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 MODELS = (os.path.join(os.path.dirname(PACKAGE[:-1]), "models") + os.sep, os.path.join(PACKAGE, "models") + os.sep)
-# jax, the standard library and generated code: their frames are never the line to look at.
-_LIBRARIES = (os.path.dirname(os.path.abspath(jax.__file__)) + os.sep, os.path.dirname(os.__file__) + os.sep, "<")
+# jax and the standard library: their frames are never the line to look at.
+_LIBRARIES = (os.path.dirname(os.path.abspath(jax.__file__)) + os.sep, os.path.dirname(os.__file__) + os.sep)
 
 
 class NamedTensorError(Exception):
@@ -83,11 +83,16 @@ def source_line() -> str | None:
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         path = os.path.abspath(frame.f_code.co_filename)
-        if not path.startswith(_LIBRARIES) and (path.startswith(MODELS) or not path.startswith(PACKAGE)):
+        if path.startswith(MODELS) or not (path.startswith((PACKAGE, *_LIBRARIES)) or _is_machinery(path)):
             shown = os.path.relpath(path) if path.startswith(os.getcwd() + os.sep) else path
             return f"{shown}:{frame.f_lineno}: {_expression(frame)}"
         frame = frame.f_back
     return None
+
+
+def _is_machinery(path: str) -> bool:
+    """Whether a file is an installed library, or the script that an installer made to start a command."""
+    return f"{os.sep}site-packages{os.sep}" in path or path.startswith(os.path.join(sys.prefix, "bin") + os.sep)
 
 
 def _expression(frame: FrameType) -> str:
