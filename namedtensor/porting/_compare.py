@@ -12,7 +12,7 @@ from namedtensor._errors import AxisError, InputError, fail
 from namedtensor._tensor import Tensor
 from namedtensor.porting._dump import Dump, Source, read
 from namedtensor.porting._layout import layouts
-from namedtensor.porting._match import Pair, paired, suggest
+from namedtensor.porting._match import Pair, call_of, paired, suggest
 from namedtensor.porting._measure import Array, Measure, measure, observations
 
 type Verdict = Literal["agrees", "differs", "other shape"]
@@ -190,7 +190,7 @@ def _row(pair: Pair, left: Dump, right: Dump, rtol: float | None, atol: float) -
     tensor, theirs = left.tensor(pair.ours), right.arrays[pair.reference]
     axes, fitting = _align(pair, tensor, theirs)
     found = None if axes is None else _closest(tensor, theirs, axes, rtol, atol)
-    given = f"{pair.ours}:input", f"{pair.reference}:input"
+    given = f"{call_of(pair.ours)}:input", f"{call_of(pair.reference)}:input"
     came_in = None
     if given[0] in left.axes and given[1] in right.arrays:
         first = left.tensor(given[0])

@@ -15,6 +15,7 @@ from namedtensor import _axes
 from namedtensor._base import Base
 from namedtensor._errors import AxisError, CheckpointError, InputError, fail
 from namedtensor._tensor import Tensor, wrap
+from namedtensor.porting.torch_dump import METADATA
 
 type Source = str | Path | Mapping[str, Any]
 
@@ -81,14 +82,15 @@ def _checkpoint(source: str | Path) -> Dump:
     declared = {name: ckpt.weight(name, " ".join(f"a{i}" for i in range(rank))) for name, rank in ranks.items()}
     loaded = load(declared, progress=False).result()
     arrays = {name: np.asarray(tensor.array) for name, tensor in loaded.items()}
-    order = _json(ckpt.metadata, "order", source)
+    stated = _stated(ckpt.metadata, source)
+    order = stated.get("order")
     if not isinstance(order, list):
         order = list(arrays)
     # Names in the metadata that no tensor has are of no use, and a tensor that it leaves out comes last.
     known = dict.fromkeys(name for name in [*order, *arrays] if isinstance(name, str) and name in arrays)
     axes: dict[str, tuple[str, ...]] = {}
-    stated = _json(ckpt.metadata, "axes", source)
-    for name, spec in stated.items() if isinstance(stated, dict) else ():
+    specs = stated.get("axes")
+    for name, spec in specs.items() if isinstance(specs, dict) else ():
         try:
             parsed = _axes.names(spec) if isinstance(spec, str) else ()
         except AxisError as error:
@@ -98,11 +100,15 @@ def _checkpoint(source: str | Path) -> Dump:
     return Dump(str(source), arrays, axes, tuple(name for name in known if not name.endswith(":input")))
 
 
-def _json(metadata: Mapping[str, Any], key: str, source: str | Path) -> Any:
-    text = metadata.get(key)
+def _stated(metadata: Mapping[str, Any], source: str | Path) -> dict[str, Any]:
+    """What the file says of itself; nothing where it was not written by `dump_torch` or `Activations.save`."""
+    text = metadata.get(METADATA)
     if not isinstance(text, str):
-        return None
+        return {}
     try:
-        return json.loads(text)
+        stated = json.loads(text)
     except (ValueError, RecursionError):
-        raise CheckpointError(f"{source}: {key!r} in its metadata is not JSON") from None
+        stated = None
+    if not isinstance(stated, dict):
+        raise CheckpointError(f"{source}: {METADATA!r} in its metadata is not a JSON object")
+    return stated

@@ -193,6 +193,12 @@ def suggest(pairs: Sequence[Pair]) -> dict[str, str]:
     return found
 
 
+def call_of(name: str) -> str:
+    """The name of the call that an activation is a result of: without the place in a tuple or dict."""
+    path, call, _ = _parts(name)
+    return path + call
+
+
 def template(name: str) -> str:
     """`layers.*.mlp` for `layers.3.mlp`."""
     path, call, key = _parts(name)

@@ -16,7 +16,7 @@ from namedtensor._base import Base
 from namedtensor._errors import ModelError, fail
 from namedtensor._module import Module
 from namedtensor._tensor import Tensor
-from namedtensor.porting.torch_dump import FORMAT, ROOT
+from namedtensor.porting.torch_dump import METADATA, ROOT
 
 
 class Activations(Mapping[str, Tensor]):
@@ -50,7 +50,7 @@ class Activations(Mapping[str, Tensor]):
 
         arrays = {name: np.ascontiguousarray(tensor.numpy(" ".join(tensor.axes))) for name, tensor in self.items()}
         axes = {name: " ".join(tensor.axes) for name, tensor in self.items()}
-        metadata = {"format": FORMAT, "order": json.dumps(list(self)), "axes": json.dumps(axes)}
+        metadata = {METADATA: json.dumps({"order": list(self), "axes": axes})}
         target = Path(path)
         temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
         try:

@@ -13,7 +13,8 @@ Names in the file:
     layers.0.mlp#2          its second call
     layers.0.mlp[0]         one of several tensors that it returned: by place in a tuple, by key in a dict
 
-The header's metadata has the order in which the modules returned, as a JSON list under `order`.
+The header's metadata has one entry, `namedtensor.activations`: a JSON object whose `order` lists the names in the order
+in which the modules returned.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = "(model)"
-FORMAT = "namedtensor.activations.1"
+METADATA = "namedtensor.activations"
 
 
 def dump_torch(model: Any, path: str | os.PathLike[str], /, *args: Any, **kwargs: Any) -> Any:
@@ -81,7 +82,7 @@ def dump_torch(model: Any, path: str | os.PathLike[str], /, *args: Any, **kwargs
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        save_file(found, temporary, metadata={"format": FORMAT, "order": json.dumps(order)})
+        save_file(found, temporary, metadata={METADATA: json.dumps({"order": order})})
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ Usage: python tests/golden/make_dump.py
 """
 
 import math
+import os
 import sys
 from pathlib import Path
 
@@ -69,11 +70,12 @@ def main() -> None:
     model = Scorer().eval()
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.3)
-    out = Path(__file__).parent / "porting"
+    out = Path(__file__).resolve().parent / "porting"
     out.mkdir(exist_ok=True)
-    save_file(model.state_dict(), out / "model.safetensors")
+    os.chdir(out)
+    save_file(model.state_dict(), "model.safetensors")
     ids = torch.tensor([[3, 1, 4, 1, 5], [9, 2, 6, 5, 19]])
-    dump_torch(model, out / "reference.safetensors", ids)
+    dump_torch(model, "reference.safetensors", ids)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The reference's side: one file that is copied to where PyTorch is, and what it wrote there."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +21,9 @@ def test_the_dumper_stands_alone(tmp_path: Path) -> None:
 
 def test_it_wrote_results_and_inputs_in_order() -> None:
     ckpt = nt.Checkpoint.open(REFERENCE)
-    assert ckpt.metadata["format"] == torch_dump.FORMAT
+    order = json.loads(ckpt.metadata[torch_dump.METADATA])["order"]
+    assert order[:3] == ["tokens", "blocks.0.norm1", "blocks.0.attn.qkv"]
+    assert order[-2:] == ["head", "(model)"]
     assert ckpt.info("blocks.1.attn.qkv").shape == (2, 5, 36)
     assert ckpt.info("blocks.1.attn.qkv:input").shape == (2, 5, 12)
     ids = nt.load(ckpt.weight("(model):input", "b s"), progress=False).result()
