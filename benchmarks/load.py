@@ -7,15 +7,17 @@ times over:
 - `parallel`: a thread per core reads pieces of it into one buffer made before, the fastest plain read there is.
 - `nt.load`: the weights become jax arrays on CPU, ready to use.
 
-Each once with the page cache dropped (cold) and once with the file in it (warm). Prints the best rate of each and
-`nt.load` as a share of both.
+Each with the page cache dropped (cold) and with the file in it (warm). Prints the best rate of each, and `nt.load` as a
+share of both: the median over rounds, for a busy machine slows neighbours in time alike.
 """
 
 import argparse
 import os
+import statistics
 import tempfile
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -84,7 +86,7 @@ def load(path: Path) -> object:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--gigabytes", type=float, default=2.0, help="size of the file")
-    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--directory", help="where to put the file; by default the system's temporary directory")
     arguments = parser.parse_args()
     ways: dict[str, Callable[[Path], object]] = {"read()": plain_read, "parallel": parallel_read, "nt.load": load}
@@ -92,20 +94,27 @@ def main() -> None:
         path = Path(directory) / "model.safetensors"
         write(path, int(arguments.gigabytes * 1e9))
         size = path.stat().st_size
-        print(f"{size / 1e9:.2f} GB of bf16 weights, {os.cpu_count()} cores, best of {arguments.rounds} rounds")
+        print(f"{size / 1e9:.2f} GB of bf16 weights, {os.cpu_count()} cores, {arguments.rounds} rounds", flush=True)
         for state in ("cold", "warm"):
-            rates = dict.fromkeys(ways, 0.0)
-            for _ in range(arguments.rounds):
-                for name, way in ways.items():
+            rates: dict[str, list[float]] = {name: [] for name in ways}
+            for number in range(arguments.rounds):
+                # In turn first, so that none always runs in the wake of another.
+                order = deque(ways)
+                order.rotate(number)
+                for name in order:
                     if state == "cold":
                         drop_from_memory(path)
                     start = time.perf_counter()
-                    kept = way(path)
-                    rates[name] = max(rates[name], size / (time.perf_counter() - start) / 1e9)
+                    kept = ways[name](path)
+                    rates[name].append(size / (time.perf_counter() - start) / 1e9)
                     del kept
-            shares = ", ".join(f"{rates['nt.load'] / rates[name]:.0%} of {name}" for name in ways if name != "nt.load")
-            shown = "   ".join(f"{name} {rate:.2f} GB/s" for name, rate in rates.items())
-            print(f"{state}: {shown}   nt.load is {shares}")
+            shown = "   ".join(f"{name} {max(each):.2f} GB/s" for name, each in rates.items())
+            shares = ", ".join(
+                f"{statistics.median(a / b for a, b in zip(rates['nt.load'], rates[name], strict=True)):.0%} of {name}"
+                for name in ways
+                if name != "nt.load"
+            )
+            print(f"{state}: {shown}   nt.load is {shares}", flush=True)
     assert threading.active_count() == 1, "loading left a thread behind"
 
 

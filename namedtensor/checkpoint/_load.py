@@ -50,8 +50,9 @@ class Loading[T]:
 
     def __init__(self, tree: T, *, device: Any = None, progress: bool = True) -> None:
         self._leaves, self._treedef = jax.tree.flatten(tree, is_leaf=lambda leaf: isinstance(leaf, Weight))
-        # The caller's `with jax.default_device(...)` is not seen by other threads.
-        self._device = device if device is not None else jax.config.jax_default_device
+        self._device = device
+        # What the caller set for itself alone (`with jax.default_device(...)`), which other threads do not see.
+        self._settings = jax.config.jax_default_device, jax.config.jax_enable_x64
         self._tensors: dict[Any, _Tensor] = {}
         for leaf in self._leaves:
             if isinstance(leaf, Weight) and _key(leaf) not in self._tensors:
@@ -174,7 +175,8 @@ class Loading[T]:
                     tensor.missing -= 1
                     complete = tensor.missing == 0
                 if complete:
-                    tensor.finish(self._device)
+                    with jax.default_device(self._settings[0]), jax.enable_x64(self._settings[1]):
+                        tensor.finish(self._device)
             except BaseException as error:
                 self._fail(error)
 

@@ -120,6 +120,20 @@ def test_weights_go_to_the_device_that_was_asked_for(checkpoint):
     assert array.committed
 
 
+def test_weights_go_where_the_callers_default_is_and_stay_free_to_move(checkpoint):
+    with jax.default_device(jax.devices("cpu")[0]):
+        array = load(checkpoint.weight("small", "x")).result().array
+    assert not array.committed
+
+
+def test_64_bit_types_are_kept_where_the_caller_enables_them(tmp_path):
+    save_file({"w": np.array([1 << 40])}, tmp_path / "m.safetensors")
+    with jax.enable_x64(True):
+        loaded = load(Checkpoint.open(tmp_path / "m.safetensors").weight("w", "x")).result()
+        assert loaded.dtype == np.int64
+        assert loaded.numpy("x").tolist() == [1 << 40]
+
+
 # -- conversions -----------------------------------------------------------------------------------------------------
 
 
