@@ -38,7 +38,7 @@ class Contraction(Base):
         for side, tensor, opposite in (("left", self, other), ("right", other, self)):
             for name in contracted:
                 if name not in tensor.axes:
-                    # A name that neither side has is a slip of the pen; one that only the other has wants renaming here.
+                    # A name that neither side has is a slip of the pen; one that the other has wants renaming here.
                     free = [n for n in tensor.axes if n not in opposite.axes] if name in opposite.axes else []
                     pool = free or list(tensor.axes)
                     there = {k: v for k, v in tensor.sizes.items() if k in pool}
@@ -61,30 +61,39 @@ class Contraction(Base):
 def contract(left: Base, right: Base, contracted: tuple[str, ...], out: Any) -> tuple[jax.Array, tuple[str, ...]]:
     """The contraction and the axes of its result: batch, free axes of one side, free axes of the other.
 
-    Names fix the meaning, so which operand comes first and the order of batch and contracted axes are free. The
-    larger operand (a weight, a cache) comes second and sets both orders: then only the smaller one is ever moved.
+    Names fix the meaning, so which operand comes first and the order of batch and contracted axes are free. They are
+    chosen from how the operands are stored, never from the side on which they were written: `a.dot(b)` and `b.dot(a)`
+    are one program. The larger operand (a weight, a cache) sets both orders; then only the smaller one is ever moved.
     """
-    x, w = (left, right) if right.count >= left.count else (right, left)
-    contracted = tuple(name for name in w.axes if name in contracted)
-    batch = tuple(name for name in w.axes if name in x.axes and name not in contracted)
-    x_free = tuple(name for name in x.axes if name not in batch and name not in contracted)
-    w_free = tuple(name for name in w.axes if name not in batch and name not in contracted)
-    axes = batch + x_free + w_free
+    small, large = sorted((left, right), key=lambda tensor: (tensor.count, tensor.axes))
+    contracted = tuple(name for name in large.axes if name in contracted)
+    batch = tuple(name for name in large.axes if name in small.axes and name not in contracted)
+    fast = _kernel(small, large, batch, contracted, out)
+    x, w = (small, large) if fast is not None else _rows_first(small, large, batch, contracted)
+    axes = batch + _free(x, batch, contracted) + _free(w, batch, contracted)
 
     def general(x_array: jax.Array, w_array: jax.Array) -> jax.Array:
-        def at(tensor: Base, group: tuple[str, ...]) -> list[int]:
-            return [tensor.axes.index(name) for name in group]
+        # Axes that lie next to each other and play one part are one axis to the compiler, which moves operands that
+        # have several of a kind before it multiplies. Batch axes it takes as they are; merging them would hide from it
+        # that a cache is written in place.
+        sizes = {**x.sizes, **w.sizes}
+        both = [(name,) for name in batch] + _runs(contracted, x.axes, w.axes)
+        x_order, x_rows = _folded(x_array, x, [*both, *_runs(_free(x, batch, contracted), x.axes)])
+        w_order, w_rows = _folded(w_array, w, [*both, *_runs(_free(w, batch, contracted), w.axes)])
 
-        return lax.dot_general(
-            x_array,
-            w_array,
-            ((at(x, contracted), at(w, contracted)), (at(x, batch), at(w, batch))),
+        def at(order: list[tuple[str, ...]], group: tuple[str, ...]) -> list[int]:
+            return [order.index(run) for run in both if run[0] in group]
+
+        product = lax.dot_general(
+            x_rows,
+            w_rows,
+            ((at(x_order, contracted), at(w_order, contracted)), (at(x_order, batch), at(w_order, batch))),
             # Without this, f32 becomes TF32 or bf16 on accelerators: a loss that nobody asked for.
             precision=lax.Precision.HIGHEST if x.dtype == jnp.float32 else None,
             preferred_element_type=accumulator(x.dtype, out),
-        ).astype(out)
+        )
+        return product.astype(out).reshape([sizes[name] for name in axes])
 
-    fast = _kernel(x, w, batch, contracted, x_free, w_free, out)
     x_array, w_array = x._values(), w._values()
     if fast is None:
         return general(x_array, w_array), axes
@@ -92,6 +101,37 @@ def contract(left: Base, right: Base, contracted: tuple[str, ...], out: Any) -> 
         return lax.platform_dependent(x_array, w_array, cpu=fast, default=general), axes
     on_cpu = all(device.platform == "cpu" for device in w_array.devices())
     return (fast if on_cpu else general)(x_array, w_array), axes
+
+
+def _free(tensor: Base, batch: tuple[str, ...], contracted: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(name for name in tensor.axes if name not in batch and name not in contracted)
+
+
+def _rows_first(small: Base, large: Base, batch: tuple[str, ...], contracted: tuple[str, ...]) -> tuple[Base, Base]:
+    """Which operand's own axes come before the other's in the result: as in a matrix product, the one whose rows are
+    contracted; of two such, the one with more axes of its own, which is the activation and not the weight."""
+    n = len(contracted)
+    small_rows, large_rows = (n > 0 and tensor.axes[-n:] == contracted for tensor in (small, large))
+    more = len(_free(large, batch, contracted)) > len(_free(small, batch, contracted))
+    return (large, small) if large_rows and (more or not small_rows) else (small, large)
+
+
+def _runs(group: tuple[str, ...], *orders: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """The group cut into runs of names that follow one another in every one of `orders`."""
+    runs: list[tuple[str, ...]] = []
+    for name in group:
+        if runs and all(order.index(name) == order.index(runs[-1][-1]) + 1 for order in orders):
+            runs[-1] = (*runs[-1], name)
+        else:
+            runs.append((name,))
+    return runs
+
+
+def _folded(array: jax.Array, tensor: Base, runs: list[tuple[str, ...]]) -> tuple[list[tuple[str, ...]], jax.Array]:
+    """The tensor's array with each run as one axis, and the runs in the order in which they are stored."""
+    sizes = tensor.sizes
+    order = sorted(runs, key=lambda run: tensor.axes.index(run[0]))
+    return order, array.reshape([math.prod(sizes[name] for name in run) for run in order])
 
 
 def result_type(op: str, dtype: Any, operand: Base) -> Any:
@@ -121,8 +161,6 @@ def _kernel(
     w: Base,
     batch: tuple[str, ...],
     contracted: tuple[str, ...],
-    x_free: tuple[str, ...],
-    w_free: tuple[str, ...],
     out: Any,
 ) -> Any:
     """The native CPU contraction as a function of both arrays, or None where XLA's own is the better one.
@@ -132,6 +170,7 @@ def _kernel(
     """
     from namedtensor import _kernels
 
+    x_free, w_free = _free(x, batch, contracted), _free(w, batch, contracted)
     layout = {batch + w_free + contracted: "nk", batch + contracted + w_free: "kn"}.get(w.axes)
     if layout is None or not contracted:
         return None

@@ -67,8 +67,10 @@ class Shape(Base):
         if new[0] in self._axes and new[0] not in old:
             fail(f"merge: the tensor already has an axis {new[0]!r}", found={"tensor": self}, fix="rename it first")
         rest = [name for name in self._axes if name not in old]
-        # The merged axis stands where its first member stood, counted among the axes that stay.
-        place = sum(1 for name in self._axes[: self._axes.index(old[0])] if name not in old)
+        # The merged axis stands where the last of its members stood: what is merged is mostly contracted next, together
+        # with what lies behind it.
+        last = max(self._axes.index(name) for name in old)
+        place = sum(1 for name in self._axes[:last] if name not in old)
         order = (*rest[:place], *old, *rest[place:])
         sizes = self.sizes
         shape = [*(sizes[n] for n in rest[:place]), math.prod(sizes[n] for n in old), *(sizes[n] for n in rest[place:])]

@@ -129,7 +129,7 @@ def bernoulli(key: Tensor, p: float | Tensor = 0.5, axes: str = "", /, **sizes: 
     With a number the axes are written out, `bernoulli(key, 0.1, "b s", b=2, s=8)`; with a tensor they are its own.
     """
     if is_scalar(p):
-        return uniform(key, axes, **sizes) < float(p)  # type: ignore[arg-type]
+        return uniform(key, axes, **sizes) < float(p)
     check_operand("bernoulli", p, key)
     assert isinstance(p, Tensor)
     floating("bernoulli", p)

@@ -73,11 +73,13 @@ class Case:
     def check(self, result: Any) -> None:
         """The result against numpy's: the same values by name, the same type."""
         expected = self.expect(*self.arrays())
-        several = isinstance(self.out, tuple)
-        triples = zip(result, expected, self.out, strict=True) if several else [(result, expected, self.out)]
-        for tensor, array, axes in triples:
+        if isinstance(self.out, str):
+            result, expected, out = [result], [expected], (self.out,)
+        else:
+            out = self.out
+        for tensor, array, axes in zip(result, expected, out, strict=True):
             assert isinstance(tensor, nt.Tensor)
-            assert set(tensor.axes) == set(str(axes).split())
+            assert set(tensor.axes) == set(axes.split())
             found, wanted = tensor.numpy(axes), np.asarray(array)
             assert found.shape == wanted.shape
             assert (found.dtype.kind == "b") == (wanted.dtype.kind == "b")
