@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Encoding
 
 from namedtensor._errors import CheckpointError, InputError, fail
 from namedtensor._tensor import wrap
 from namedtensor.tasks._batch import batches
+from namedtensor.tasks._text import read_tokenizer
 
 if TYPE_CHECKING:
     from namedtensor.lowering import Session
 
 type Array = np.ndarray[Any, np.dtype[np.float32]]
-
-# The largest tokenizers of today, of 256,000 pieces, are 35 MB of JSON.
-MAX_TOKENIZER_BYTES = 1 << 28
 
 
 @dataclass(frozen=True)
@@ -80,8 +76,7 @@ class Embed:
                 text.encode()
             except UnicodeEncodeError as error:
                 raise InputError(f"text {place + 1} is not valid Unicode ({error.reason} at {error.start})") from None
-        path = Path(self.tokenizer)
-        tokenizer = load_tokenizer(path, _stamp(path), self.max_length)
+        tokenizer = read_tokenizer(self.tokenizer, longest=self.max_length)
         encoded: list[Encoding] = tokenizer.encode_batch(
             [text.lower() for text in texts] if self.lower else list(texts)
         )
@@ -161,27 +156,3 @@ class Embeddings:
             "embeddings": [dict(zip(keys, row, strict=True)) for row in rows],
             "ranking": [asdict(match) for match in self.ranking()],
         }
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise CheckpointError(f"{path}: the tokenizer cannot be read ({error.strerror})") from None
-    if status.st_size > MAX_TOKENIZER_BYTES:
-        raise CheckpointError(f"{path}: {status.st_size:,} bytes are no tokenizer; at most {MAX_TOKENIZER_BYTES:,}")
-    return status.st_mtime_ns, status.st_size
-
-
-@functools.lru_cache(maxsize=4)
-def load_tokenizer(path: Path, _stamp: tuple[int, int], max_length: int) -> Tokenizer:
-    """The tokenizer in a tokenizer.json, set to cut at `max_length` and to pad nothing, whatever the file says."""
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-        tokenizer.no_padding()
-        tokenizer.enable_truncation(max_length)
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:  # the library raises plain Exception, and where its Rust code panics BaseException
-        raise CheckpointError(f"{path}: not a tokenizer ({str(error).partition(chr(10))[0]})") from None
-    return tokenizer

@@ -95,9 +95,7 @@ class ImagePreprocess:
         # In whole numbers, as the reference preprocessors round: down.
         width, height = (side if short == self.resize else self.resize * side // short for side in (width, height))
         if width * height > MAX_PIXELS:
-            _refuse(
-                file, f"is too long and narrow ({image.size[0]}×{image.size[1]} pixels) to be resized in proportion"
-            )
+            _refuse(file, f"is too narrow to be resized in proportion ({image.size[0]:,}×{image.size[1]:,} pixels)")
         image = image.resize((width, height), method)
         halve = (lambda n: round(n / 2)) if self.crop == "round" else (lambda n: n // 2)
         left, top = halve(width - self.width), halve(height - self.height)

@@ -15,10 +15,10 @@ _LARGEST = 1 << 28
 _INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
 
 
-def read_tokenizer(path: str | Path) -> Tokenizer:
-    """The tokenizer in a tokenizer.json, without truncation and padding. Read once, as long as the file stays as it is.
+def read_tokenizer(path: str | Path, *, longest: int | None = None) -> Tokenizer:
+    """The tokenizer in a tokenizer.json, without padding; texts are cut to `longest` ids, whatever the file says.
 
-    Raises `CheckpointError` where there is none.
+    Read once, as long as the file stays as it is. Raises `CheckpointError` where there is none.
     """
     path = Path(path)
     try:
@@ -27,15 +27,18 @@ def read_tokenizer(path: str | Path) -> Tokenizer:
         raise CheckpointError(f"{path}: the tokenizer cannot be read ({error.strerror})") from None
     if status.st_size > _LARGEST:
         raise CheckpointError(f"{path}: {status.st_size:,} bytes are no tokenizer; at most {_LARGEST:,}")
-    return _read(path, status.st_mtime_ns, status.st_size)
+    return _read(path, status.st_mtime_ns, status.st_size, longest)
 
 
 @functools.lru_cache(maxsize=4)
-def _read(path: Path, _changed: int, _size: int) -> Tokenizer:
+def _read(path: Path, _changed: int, _size: int, longest: int | None) -> Tokenizer:
     try:
         tokenizer: Tokenizer = Tokenizer.from_file(str(path))
-        tokenizer.no_truncation()
         tokenizer.no_padding()
+        if longest is None:
+            tokenizer.no_truncation()
+        else:
+            tokenizer.enable_truncation(longest)
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # the library raises plain Exception, and BaseException where its Rust code panics
