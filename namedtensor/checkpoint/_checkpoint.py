@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -156,7 +157,7 @@ class Checkpoint:
             found["holds"] = repr(around[0])
             fix = f"leave {full[: -len(around[0])]!r} out of the name or scope"
         else:
-            close = difflib.get_close_matches(full, every, n=3, cutoff=0.6)
+            close = _closest(full, every)
             if close:
                 found["closest"] = ", ".join(map(repr, close))
             else:
@@ -179,3 +180,24 @@ class Checkpoint:
                 kind=CheckpointError,
             )
         return blob
+
+
+_NUMBER = re.compile(r"[0-9]+")
+
+
+def _closest(name: str, every: list[str]) -> list[str]:
+    """Up to three names that may have been meant.
+
+    Names are compared without their numbers: that leaves a handful of kinds where there are tens of thousands of
+    tensors, and the answer is the one of the same layer.
+    """
+    kinds: dict[str, list[str]] = {}
+    for other in every:
+        if len(other) <= 200:
+            kinds.setdefault(_NUMBER.sub("#", other), []).append(other)
+    numbers = [*_NUMBER.findall(name), ""]
+    found = []
+    for kind in difflib.get_close_matches(_NUMBER.sub("#", name), kinds, n=3, cutoff=0.6):
+        same = "".join(part + number for part, number in zip(kind.split("#"), numbers, strict=False))
+        found.append(same if same in kinds[kind] else kinds[kind][0])
+    return found

@@ -63,11 +63,16 @@ def _place(source: str | Path) -> tuple[Origin, str | None]:
 
             return open_remote(source)
         reject(source, f"cannot be opened by {scheme[1]}://", "use a path, hf://, https://, s3:// or gs://")
-    path = Path(source).expanduser()
-    if path.is_dir():
-        return Directory(path), None
-    if not path.exists():
-        reject(str(source), "no such file or directory")
+    if not str(source):
+        reject("checkpoint", "the source is empty", "name a file, a directory or an address")
+    try:
+        path = Path(source).expanduser()
+        if path.is_dir():
+            return Directory(path), None
+        if not path.exists():
+            reject(str(source), "no such file or directory")
+    except (OSError, RuntimeError) as error:
+        reject(str(source), getattr(error, "strerror", None) or str(error))
     return Directory(path.parent), path.name
 
 

@@ -36,8 +36,14 @@ class Directory(Origin):
 
     def _find(self, file: str) -> Blob | None:
         path = self.path / file
-        # Links are followed: the cache of huggingface_hub is made of them.
-        return LocalFile.open(path) if path.is_file() else None
+        try:
+            # Links are followed: the cache of huggingface_hub is made of them.
+            return LocalFile.open(path) if path.is_file() else None
+        except OSError as error:
+            reject(self.name, f"{quoted(file)}: {error.strerror}")
 
     def list(self) -> list[str] | None:
-        return sorted(entry.name for entry in self.path.iterdir() if entry.is_file())
+        try:
+            return sorted(entry.name for entry in self.path.iterdir() if entry.is_file())
+        except OSError as error:
+            reject(self.name, error.strerror or "cannot be listed")

@@ -105,6 +105,13 @@ def test_a_name_that_is_not_there_shows_the_closest_ones_and_the_source(checkpoi
     assert "test_checkpoint.py:" in report
 
 
+def test_among_many_layers_the_closest_name_is_the_one_of_the_same_layer(tmp_path):
+    names = [f"layers.{i}.{part}.weight" for i in range(300) for part in ("gate_proj", "up_proj", "down_proj")]
+    save_file(dict.fromkeys(names, np.zeros(0, np.float32)), tmp_path / "m.safetensors")
+    report = message(lambda: Checkpoint.open(tmp_path / "m.safetensors").weight("layers.211.gate_porj.weight", "a"))
+    assert "closest  'layers.211.gate_proj.weight'" in report
+
+
 def test_a_name_without_its_prefix_says_which_scope_has_it(checkpoint):
     assert "ckpt.scope('model')" in message(lambda: checkpoint.weight("norm.weight", "d"))
 
@@ -203,6 +210,7 @@ def test_shards_are_opened_through_their_index(tmp_path, values):
         ({"b": "one.safetensors"}, "says that 'b' is in 'one.safetensors', which does not hold it"),
         ({"a": "../one.safetensors"}, "which is not a file beside the index"),
         ({"a": "/etc/passwd"}, "which is not a file beside the index"),
+        ({"a": "x" * 5000}, "too long"),
         ({"a": ".."}, "which is not a file beside the index"),
         ({"a": 1}, 'needs "weight_map"'),
         ([], 'needs "weight_map"'),
@@ -242,6 +250,9 @@ def test_an_ambiguous_directory_lists_what_it_holds(tmp_path):
 @pytest.mark.parametrize(
     ("source", "problem"),
     [
+        ("", "the source is empty"),
+        ("x" * 5000, "too long"),
+        ("~nobody-of-this-name/m", "home"),
         ("missing", "no such file or directory"),
         (".", "holds no checkpoint"),
         ("hf://name", "write hf://org/repo"),
