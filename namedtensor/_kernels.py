@@ -85,18 +85,20 @@ def worthwhile(batch: int, m: int, n: int, k: int, *, dtype: Any, out_dtype: Any
         return False
     if (dtype == _INT8) != jnp.issubdtype(out_dtype, jnp.integer):
         return False
-    return m <= _MOST_ROWS[dtype][layout] and batch * n * k >= _LEAST_WEIGHTS and available()
+    least, most = _ROWS[dtype][layout]
+    return least <= m <= most and batch * n * k >= _LEAST_WEIGHTS and available()
 
 
 # Below this many weights a contraction takes microseconds, and fusing it with its neighbours is worth more.
 _LEAST_WEIGHTS = 1 << 16
 
-# Up to this many rows the native contraction was the faster one: benchmarks/dot.py measures both.
-_MOST_ROWS: dict[np.dtype[Any], dict[str, int]] = {
-    np.dtype(jnp.bfloat16): {"nk": 8, "kn": 8},
-    np.dtype(np.float16): {"nk": 8, "kn": 8},
-    _F32: {"nk": 8, "kn": 8},
-    _INT8: {"nk": 8, "kn": 8},
+# Fewest and most rows with which the native contraction was the faster one: benchmarks/dot.py measures both. One row of
+# f32 is what XLA reads at the memory's rate, too; in f16 it is slow with any number of rows.
+_ROWS: dict[np.dtype[Any], dict[str, tuple[int, int]]] = {
+    np.dtype(jnp.bfloat16): {"nk": (1, 32), "kn": (1, 12)},
+    np.dtype(np.float16): {"nk": (1, 64), "kn": (1, 64)},
+    _F32: {"nk": (2, 16), "kn": (2, 32)},
+    _INT8: {"nk": (1, 16), "kn": (1, 12)},
 }
 
 

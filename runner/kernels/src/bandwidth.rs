@@ -43,18 +43,31 @@ fn sum_avx2(data: &[u8]) -> u64 {
     sum_lines(data)
 }
 
+/// Places at which a thread reads in turn: more than one keeps the prefetchers of more pages busy.
+const STREAMS: usize = 8;
+
 #[inline(always)]
 fn sum_lines(data: &[u8]) -> u64 {
-    // Four independent lines at a time, so that loads and not additions set the pace.
-    let mut sums = [0_u64; 32];
-    for lines in data.chunks_exact(256) {
-        for (sum, word) in sums.iter_mut().zip(lines.chunks_exact(8)) {
-            let mut bytes = [0; 8];
-            bytes.copy_from_slice(word);
-            *sum = sum.wrapping_add(u64::from_le_bytes(bytes));
+    let (streams, rest) = data.split_at(data.len() / (64 * STREAMS) * (64 * STREAMS));
+    let length = streams.len() / STREAMS;
+    // Independent sums, so that loads and not additions set the pace.
+    let mut sums = [[0_u64; 8]; STREAMS];
+    for at in (0..length).step_by(64) {
+        for (stream, sums) in sums.iter_mut().enumerate() {
+            add(sums, &streams[stream * length + at..][..64]);
         }
     }
-    sums.into_iter().fold(0, u64::wrapping_add)
+    for line in rest.chunks_exact(64) {
+        add(&mut sums[0], line);
+    }
+    sums.as_flattened().iter().copied().fold(0, u64::wrapping_add)
+}
+
+#[inline(always)]
+fn add(sums: &mut [u64; 8], line: &[u8]) {
+    for (sum, word) in sums.iter_mut().zip(line.as_chunks::<8>().0) {
+        *sum = sum.wrapping_add(u64::from_le_bytes(*word));
+    }
 }
 
 #[cfg(test)]
@@ -63,8 +76,8 @@ mod tests {
 
     #[test]
     fn sums_whole_lines_of_all_chunks() {
-        let data = vec![1_u8; 3 * CHUNK + 256 + 17];
-        let words = (3 * CHUNK + 256) as u64 / 8;
+        let data = vec![1_u8; 3 * CHUNK + 192 + 17];
+        let words = (3 * CHUNK + 192) as u64 / 8;
         assert_eq!(read_all(&data), words.wrapping_mul(0x0101_0101_0101_0101));
         assert_eq!(read_all(&[]), 0);
     }
