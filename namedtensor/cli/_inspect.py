@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from namedtensor.targets import Chip
 
 
-@click.command()
+@click.command(short_help="Show what a checkpoint holds, or what a model is made of and costs.")
 @click.argument("target", metavar="CHECKPOINT|MODEL")
 @_app.model_weights
 @_app.assignments
@@ -71,7 +71,7 @@ def command(
     if as_json:
         _output.print_json(_document(file, program, lowered, bounding))
     else:
-        _model(program, lowered, bounding)
+        _model(file, program, lowered, bounding)
 
 
 def _is_model(target: str) -> bool:
@@ -104,10 +104,10 @@ def _checkpoint(target: str, *, every: bool, as_json: bool) -> None:
         _stored.show(checkpoint, every=every)
 
 
-def _model(program: Program, lowered: Lowered, chips: list[Chip]) -> None:
+def _model(file: zoo.ModelFile, program: Program, lowered: Lowered, chips: list[Chip]) -> None:
     from namedtensor.cli import _tree
 
-    _output.print_table(_tree.model_tree(program))
+    _output.print_table(_tree.model_tree(file.name, program))
     dtype = _tree.main_dtype(program)
     made = _output.table(
         "entry",

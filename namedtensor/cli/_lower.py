@@ -13,7 +13,7 @@ _SUFFIXES = {".mlir": "text", ".mlirbc": "portable bytecode"}
 _PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 
-@click.command()
+@click.command(short_help="Write a model's entry points as StableHLO.")
 @click.argument("model")
 @click.option(
     "-o",

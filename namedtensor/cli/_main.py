@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import os
 import re
 import sys
+import warnings
 from collections.abc import Sequence
 
 import click
@@ -28,9 +31,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     options = arguments[: arguments.index("--")] if "--" in arguments else arguments
-    _quiet()
+    debug = "--debug" in options
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A bar or a model's words must not end the run where the terminal cannot show them.
+        sys.stdout.reconfigure(errors="replace")
     try:
-        code = _run(arguments, debug="--debug" in options)
+        with warnings.catch_warnings():
+            if not debug:
+                _quiet()
+            code = _run(arguments, debug=debug)
         sys.stdout.flush()
     except BrokenPipeError:
         # Python flushes stdout once more when it exits; that must not fail again.
@@ -64,6 +73,9 @@ def _run(arguments: list[str], *, debug: bool) -> int:
             return _report(str(error), FAILED)
         if isinstance(error, MemoryError):
             return _report("not enough memory", FAILED)
+        if isinstance(error, OSError) and error.strerror:
+            where = f"{error.filename}: " if error.filename else ""
+            return _report(f"{where}{error.strerror}", FAILED)
         return _report(f"{summary(error)} (--debug shows where)", FAILED)
     return OK
 
@@ -89,7 +101,10 @@ def _help_for(error: click.ClickException) -> str | None:
 
 
 def _quiet() -> None:
-    """Keep the start-up chatter of jax and XLA off stderr; set before jax is imported, and only where nobody chose."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-    os.environ.setdefault("TPU_MIN_LOG_LEVEL", "2")
+    """Keep the chatter of jax and XLA off stderr: about devices that are not there, buffers that were not reused."""
+    for variable, level in (("TF_CPP_MIN_LOG_LEVEL", "2"), ("GRPC_VERBOSITY", "ERROR"), ("TPU_MIN_LOG_LEVEL", "2")):
+        os.environ.setdefault(variable, level)
+    warnings.filterwarnings("ignore", module=r"jax\b")
+    warnings.filterwarnings("ignore", message="Some donated buffers were not usable")
+    # A plugin that finds no device of its kind logs a whole traceback here.
+    logging.getLogger("jax._src.xla_bridge").setLevel(logging.CRITICAL)

@@ -69,6 +69,14 @@ class RunCommand(click.Command):
         arguments = "[ARGUMENTS]..." if only is None else only.arguments
         return ["MODEL", *[arguments] * bool(arguments), "[OPTIONS]"]
 
+    def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        super().format_help_text(ctx, formatter)
+        model, _ = _found(ctx)
+        about = (model.module.__doc__ or "").strip().partition("\n\n")[0] if model else ""
+        if model and about:
+            with formatter.section(model.name):
+                formatter.write_text(about)
+
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         if _found(ctx)[1] is None:
             super().format_epilog(ctx, formatter)
@@ -123,6 +131,7 @@ def _check(ctx: click.Context, model: str, kind: Kind) -> None:
 
 @click.command(
     cls=RunCommand,
+    short_help="Run a model on images, texts, a prompt or tensors.",
     params=[option for kind in KINDS.values() for option in kind.options],
     epilog="`namedtensor run MODEL --help` shows what one model takes.",
 )

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from namedtensor.lowering import Program
 
 
+# Of a module that holds this few tensors and nothing else, one line says it all: weight and bias, a norm's statistics.
+_ON_ONE_LINE = 4
+
+
 @dataclass
 class Totals:
     """Parameters and bytes, of weights counted once however many modules share them."""
@@ -64,20 +68,23 @@ def main_dtype(program: Program) -> np.dtype[Any]:
     return max(sizes, key=lambda dtype: sizes[dtype], default=np.dtype("float32"))
 
 
-def model_tree(program: Program) -> Tree:
+def model_tree(name: str, program: Program) -> Tree:
     """What to print of a model."""
     whole = totals(program.model)
-    label = Text.assemble((program.name, "bold"), f"  {type(program.model).__name__}  ", (_amount(whole), "cyan"))
+    label = Text.assemble((name, "bold"), f"  {type(program.model).__name__}  ", (_amount(whole), "cyan"))
     tree = Tree(label, guide_style="dim")
     seen: set[Any] = set()
-    for name in program.model._fields:
-        _grow(tree, name, getattr(program.model, name), seen)
+    for part in program.model._fields:
+        _grow(tree, part, getattr(program.model, part), seen)
     return tree
 
 
 def _grow(parent: Tree, name: str, value: Any, seen: set[Any]) -> None:
     if isinstance(value, Base):
-        parent.add(Text.assemble(f"{name}  ", _tensor(value, seen)))
+        size = nbytes(size_in_bytes(value))
+        parent.add(
+            Text.assemble(f"{name}  ", (_axes(value), "green"), f"  {value.dtype}  {size}", _shared([value], seen))
+        )
     elif isinstance(value, Module):
         _module(parent, name, value, 1, seen)
     elif isinstance(value, dict) and is_child(value):
@@ -99,8 +106,13 @@ def _grow(parent: Tree, name: str, value: Any, seen: set[Any]) -> None:
 def _module(parent: Tree, name: str, module: Module, times: int, seen: set[Any]) -> None:
     label = Text.assemble((name, "bold"), f"  {times} × " if times > 1 else "  ", type(module).__name__)
     parts = [field_name for field_name in module._fields if is_child(getattr(module, field_name))]
-    if len(parts) == 1 and isinstance(getattr(module, parts[0]), Base):
-        parent.add(Text.assemble(label, f"  {parts[0]} ", _tensor(getattr(module, parts[0]), seen)))
+    tensors = [getattr(module, part) for part in parts]
+    if 0 < len(parts) <= _ON_ONE_LINE and all(isinstance(t, Base) and t.dtype == tensors[0].dtype for t in tensors):
+        for part, tensor in zip(parts, tensors, strict=True):
+            label.append(f"  {part} ")
+            label.append(_axes(tensor), style="green")
+        label.append(f"  {tensors[0].dtype}  {nbytes(sum(map(size_in_bytes, tensors)))}")
+        parent.add(label.append(_shared(tensors, seen)))
         return
     if parts:
         label.append(f"  {_amount(totals(module))}{' each' if times > 1 else ''}", style="cyan")
@@ -109,13 +121,12 @@ def _module(parent: Tree, name: str, module: Module, times: int, seen: set[Any])
         _grow(branch, part, getattr(module, part), seen)
 
 
-def _tensor(tensor: Base, seen: set[Any]) -> Text:
-    text = Text.assemble((_axes(tensor), "green"), f"  {tensor.dtype}  {nbytes(size_in_bytes(tensor))}")
-    key = identity(tensor)
-    if key in seen:
-        text.append("  shared", style="dim")
-    seen.add(key)
-    return text
+def _shared(tensors: list[Base], seen: set[Any]) -> Text:
+    """A remark where all of these stand elsewhere in the tree too, which counts them once."""
+    keys = {identity(tensor) for tensor in tensors}
+    known = keys <= seen
+    seen |= keys
+    return Text("  shared" if known else "", style="dim")
 
 
 def _runs(items: Any) -> list[tuple[int, int, Any]]:

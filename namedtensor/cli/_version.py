@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+from pathlib import Path
 from typing import Any
 
 import click
@@ -17,12 +18,17 @@ _PLUGINS = {
     "tpu": ("libtpu",),
 }
 
+# Where the native CPU kernels lie; their module is not asked, because it imports jax.
+_NATIVE = Path(__file__).parents[1] / "_native"
 
-@click.command()
+
+@click.command(short_help="Print versions, and the platforms that programs can run on here.")
 @_app.as_json
 @_app.debug
 def command(as_json: bool) -> None:
     """Print the versions of namedtensor, Python, jax and jaxlib, and the platforms that programs can run on here.
+
+    Kernels are the native contractions for CPU; without them XLA's own are used.
 
     A platform is listed when its plugin is installed; whether there is such a device shows when a model runs.
     """
@@ -55,6 +61,7 @@ def versions() -> dict[str, Any]:
         "python": platform.python_version(),
         "jax": _installed("jax"),
         "jaxlib": _installed("jaxlib"),
+        "kernels": "installed" if any(_NATIVE.glob("libnt_kernels.*")) else None,
         "platforms": platforms,
     }
 

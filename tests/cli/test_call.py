@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from namedtensor.cli import _arrays
+from namedtensor.lowering import Program
 from tests.cli.conftest import Cli
 
 X = np.arange(8, dtype=np.float32).reshape(2, 4)
@@ -184,3 +185,28 @@ def test_outputs_are_written_whole_or_not_at_all(
     assert result.code == 1
     assert "No space left on device" in result.err
     assert sorted(p for p in model.parent.iterdir() if p.name != "__pycache__") == before
+
+
+def test_inputs_are_checked_before_weights_are_read(cli: Cli, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(*_: object, **__: object) -> None:
+        raise AssertionError("nothing may be loaded")
+
+    monkeypatch.setattr("namedtensor.lowering.Program.start", start)
+    assert cli("run", model, "--input", "x=[[1,2],[3,4]]").code == 3
+
+
+def test_only_the_variant_that_fits_is_compiled(
+    cli: Cli, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+    start = Program.start
+
+    def recorded(self: Program, **arguments: object) -> object:
+        asked.append(arguments["only"])
+        return start(self, **arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Program, "start", recorded)
+    np.save(tmp_path / "x.npy", np.ones((8, 4), np.float32))
+    run = ("run", model, "--set", "two_entries=yes", "--entry", "forward", "--input", f"x={tmp_path}/x.npy")
+    assert cli(*run).code == 0
+    assert asked == [("forward.b8",)]

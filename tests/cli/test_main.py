@@ -102,12 +102,34 @@ def test_a_closed_pipe_is_no_error(model: Path) -> None:
     assert (process.returncode, process.stderr) == (141, "")
 
 
+def test_a_terminal_that_lacks_a_character_shows_another(model: Path) -> None:
+    model.write_text("print('\\u2588')\nraise KeyboardInterrupt")
+    process = subprocess.run(
+        [*COMMAND, "run", str(model)],
+        capture_output=True,
+        timeout=60,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        check=False,
+    )
+    assert (process.returncode, process.stdout) == (130, b"?\n")
+
+
+def test_what_jax_warns_of_is_no_news_to_a_user(cli: Cli, model: Path) -> None:
+    text = model.read_text().replace('{"total": state["total"] + model(x)}', '{"total": model(x).sum("b d")}')
+    model.write_text(text)
+    x = "[[1,2,3,4],[1,2,3,4]]"
+    run = ("run", model, "--set", "two_entries=yes", "--entry", "step", "--input", f"x={x}")
+    result = cli(*run, "--input", f"state.total={x}")
+    assert (result.code, result.err) == (0, "")
+
+
 def test_version_lists_what_is_installed(cli: Cli) -> None:
     document = cli("version", "--json").json
     assert document["namedtensor"] == "0.1.0"
     assert document["python"] == sys.version.split()[0]
     assert document["platforms"]["cpu"] is None
     assert document["jax"] == document["jaxlib"]
+    assert document["kernels"] in ("installed", None)
     text = cli("version").out.splitlines()
     assert text[0].split() == ["namedtensor", "0.1.0"]
     assert text[-1].startswith("platforms")
