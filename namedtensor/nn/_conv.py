@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from namedtensor import _axes
 from namedtensor._conv import Sides
+from namedtensor._errors import ModelError, fail
 from namedtensor._module import Module
 from namedtensor._tensor import Tensor
 
@@ -18,15 +19,15 @@ class Conv(Module):
 
     `weight` is (out, c, kh, kw), the kernel's axis along `h` being `kh`; or (c, kh, kw), a depthwise convolution, in
     which each channel has a kernel of its own. `bias`: (out,), or (c,) where that is depthwise. `stride`, `padding`,
-    `dilation` and `groups` as in `Tensor.conv`, for all axes of the window alike.
+    `dilation` and `groups` as in `Tensor.conv`; a tuple holds one value for each axis of the window.
     """
 
     weight: Tensor
     bias: Tensor | None = None
     window: str = "h w"
-    stride: int = 1
-    padding: Sides = 0
-    dilation: int = 1
+    stride: int | tuple[int, ...] = 1
+    padding: Sides | tuple[Sides, ...] = 0
+    dilation: int | tuple[int, ...] = 1
     groups: int = 1
 
     @classmethod
@@ -36,9 +37,9 @@ class Conv(Module):
         spec: str = "out c kh kw",
         *,
         window: str = "h w",
-        stride: int = 1,
-        padding: Sides = 0,
-        dilation: int = 1,
+        stride: int | tuple[int, ...] = 1,
+        padding: Sides | tuple[Sides, ...] = 0,
+        dilation: int | tuple[int, ...] = 1,
         groups: int = 1,
         bias: bool = False,
         dtype: Any = None,
@@ -60,14 +61,27 @@ class Conv(Module):
             self.weight,
             "" if depthwise else "c",
             window={name: f"k{name}" for name in _axes.names(self.window, "Conv")},
-            stride=self.stride,
-            padding=self.padding,
-            dilation=self.dilation,
+            stride=self._by_axis("stride"),
+            padding=self._by_axis("padding"),
+            dilation=self._by_axis("dilation"),
             groups=self.groups,
         )
         if self.bias is not None:
             y = y + self.bias
         return y if depthwise else y.rename("out -> c")
+
+    def _by_axis(self, setting: str) -> Any:
+        value, window = getattr(self, setting), _axes.names(self.window, "Conv")
+        if not isinstance(value, tuple):
+            return value
+        if len(value) != len(window):
+            fail(
+                f"Conv: {setting} holds {len(value)} values for {len(window)} axes",
+                found={"window": self.window, setting: repr(value)},
+                fix="give one for each axis of the window, or one for all",
+                kind=ModelError,
+            )
+        return dict(zip(window, value, strict=True))
 
 
 class BatchNorm(Module):
