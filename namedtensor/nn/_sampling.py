@@ -8,11 +8,16 @@ settings. Applied in the order of this file, they give what transformers' `gener
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
 
 from namedtensor import random
-from namedtensor._control import cond
+from namedtensor._control import cond, scan
 from namedtensor._join import where
-from namedtensor._tensor import Tensor
+from namedtensor._tensor import Tensor, wrap
 
 type Setting = float | int | Tensor
 
@@ -38,9 +43,12 @@ def temperature(logits: Tensor, value: Setting) -> Tensor:
 
 
 def top_k(logits: Tensor, k: Setting, axis: str = "vocab") -> Tensor:
-    """The `k` largest logits, and all that equal the smallest of them (arXiv 1805.04833). 0, or more than there are
-    ids, leaves none out."""
-    return _above(logits, _top_k_bound(logits.sort(axis), k, axis))
+    """The `k` largest logits, and all that equal the smallest of them (arXiv 1805.04833).
+
+    k: int32. 0, or more than there are ids, leaves none out.
+    """
+    k = k.cast("int32") if isinstance(k, Tensor) else wrap(np.int32(min(k, logits.size(axis))), "")
+    return _largest(logits, axis, lambda at_least: (at_least.sum(axis) >= k) | (k <= 0))
 
 
 def top_p(logits: Tensor, p: Setting, axis: str = "vocab") -> Tensor:
@@ -48,7 +56,10 @@ def top_p(logits: Tensor, p: Setting, axis: str = "vocab") -> Tensor:
 
     At least one id stays, and all that are as likely as the last one that does. 1 leaves none out.
     """
-    return _above(logits, _top_p_bound(logits.sort(axis), p, axis))
+    probability = logits.softmax(axis)
+    # As transformers does: an id goes while it and all less likely ones have no more than 1 - p together.
+    rest = 1 - _setting(p, logits)
+    return _largest(logits, axis, lambda at_least: where(at_least, 0.0, probability).sum(axis) <= rest)
 
 
 def min_p(logits: Tensor, p: Setting, axis: str = "vocab") -> Tensor:
@@ -70,46 +81,43 @@ def sample(
     """The next id, int32: greedy at temperature 0, otherwise drawn after temperature, top-k, top-p and min-p.
 
     key: see `nt.random`. Axes: those of logits without `axis`, each element drawn on its own.
-    The settings are scalar tensors, top_k integer and the others f32; 0, 0, 1 and 0 turn them off. Ids are sorted
-    only where top-k or top-p is on, and at temperature 0 nothing is computed but the largest.
+    The settings are scalar tensors, top_k int32 and the others f32; 0, 0, 1 and 0 turn them off, and what is off is
+    not computed.
     """
 
     def drawn(logits: Tensor) -> Tensor:
         warm = _temperature(logits, temperature)
-        kept = cond((top_k > 0) | (top_p < 1), sorted_filters, lambda x: x, warm)
-        return random.categorical(key, _min_p(kept, min_p, axis), axis)
-
-    def sorted_filters(logits: Tensor) -> Tensor:
-        ranked = logits.sort(axis)
-        bound = _top_k_bound(ranked, top_k, axis)
-        kept = _above(ranked, bound)
-        return _above(logits, where(top_p < 1, _top_p_bound(kept, top_p, axis), bound))
+        few = cond(top_k > 0, lambda x: _top_k(x, top_k, axis), lambda x: x, warm)
+        likely = cond(top_p < 1, lambda x: _top_p(x, top_p, axis), lambda x: x, few)
+        return random.categorical(key, _min_p(likely, min_p, axis), axis)
 
     return cond(temperature > 0, drawn, lambda x: greedy(x, axis), logits)
 
 
-_temperature, _min_p = temperature, min_p
+_temperature, _top_k, _top_p, _min_p = temperature, top_k, top_p, min_p
 
 
 def _setting(value: Setting, logits: Tensor) -> Setting:
     return value.cast(logits.dtype) if isinstance(value, Tensor) else value
 
 
-def _above(logits: Tensor, bound: Tensor) -> Tensor:
-    return logits.mask(logits >= bound, -math.inf)
+def _largest(logits: Tensor, axis: str, enough: Callable[[Tensor], Tensor]) -> Tensor:
+    """Logits down to the highest bound that leaves enough of them, -inf below.
 
+    `enough` judges a set, given as true for every logit at or above some bound; once true, it stays so as the bound
+    falls. The bound is found bit by bit: 32 passes over the logits, a tenth of what sorting 128,000 of them takes on
+    a CPU. At least the largest stay.
+    """
+    axes = " ".join(logits.axes)
+    bits = lax.bitcast_convert_type(logits.cast("float32").data(axes), jnp.uint32)
+    # Unsigned integers in the order of the floats that they are the bits of.
+    order = wrap(jnp.where(bits >> 31 == 1, ~bits, bits | np.uint32(1 << 31)), axes)
 
-def _top_k_bound(ranked: Tensor, k: Setting, axis: str) -> Tensor:
-    """The smallest logit that stays, of logits in ascending order."""
-    size = ranked.size(axis)
-    if not isinstance(k, Tensor):
-        return ranked.index(axis, int(size - k) if 0 < k < size else 0)
-    return ranked.index(axis, where((k > 0) & (k < size), size - k, 0))
+    def step(bound: Tensor, bit: Tensor) -> tuple[Tensor, None]:
+        higher = bound | bit
+        return where(enough(order >= higher), higher, bound), None
 
-
-def _top_p_bound(ranked: Tensor, p: Setting, axis: str) -> Tensor:
-    """The smallest logit that stays, of logits in ascending order."""
-    mass = ranked.softmax(axis).cumsum(axis)
-    # Summed from the unlikely end, as transformers does, an id goes while the sum up to it is within 1 - p.
-    gone = (mass <= 1 - _setting(p, ranked)).sum(axis)
-    return ranked.gather(axis, gone.minimum(ranked.size(axis) - 1))
+    weights = wrap(np.uint32(1) << np.arange(31, -1, -1, dtype=np.uint32), "bit")
+    best = order.max(axis)
+    bound, _ = scan(step, best & 0, weights, axis="bit")
+    return logits.mask(order >= bound.minimum(best), -math.inf)
