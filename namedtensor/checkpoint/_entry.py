@@ -26,7 +26,7 @@ class TensorInfo(NamedTuple):
     format: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Entry:
     """One stored tensor: where its bytes are, and what they mean. All of it checked when the header was read."""
 

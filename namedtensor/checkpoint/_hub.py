@@ -39,7 +39,8 @@ class HubFile(Blob):
         cached = self._cached
         if cached is not None:
             return cached.read(offset, length)
-        headers = {**build_hf_headers(), "Range": f"bytes={offset}-{offset + length - 1}"}
+        span = f"bytes={offset}-{offset + length - 1}"
+        headers = {**build_hf_headers(), "Range": span, "Accept-Encoding": "identity"}
         data = bytearray()
         try:
             with huggingface_hub.get_session().stream(

@@ -163,22 +163,23 @@ class Loading[T]:
                 thread.join()
 
     def _work(self, pieces: queue.Queue[_Piece | None]) -> None:
-        while (piece := pieces.get()) is not None:
-            # After a failure the queue is emptied, so that whoever fills it does not wait for ever.
-            if self._stop.is_set():
-                continue
-            try:
-                piece.read()
-                tensor = piece.tensor
-                with self._lock:
-                    self._loaded += piece.nbytes
-                    tensor.missing -= 1
-                    complete = tensor.missing == 0
-                if complete:
-                    with jax.default_device(self._settings[0]), jax.enable_x64(self._settings[1]):
+        default_device, x64 = self._settings
+        with jax.default_device(default_device), jax.enable_x64(x64):
+            while (piece := pieces.get()) is not None:
+                # After a failure the queue is emptied, so that whoever fills it does not wait for ever.
+                if self._stop.is_set():
+                    continue
+                try:
+                    piece.read()
+                    tensor = piece.tensor
+                    with self._lock:
+                        self._loaded += piece.nbytes
+                        tensor.missing -= 1
+                        complete = tensor.missing == 0
+                    if complete:
                         tensor.finish(self._device)
-            except BaseException as error:
-                self._fail(error)
+                except BaseException as error:
+                    self._fail(error)
 
     def _advance(self, count: int) -> None:
         with self._lock:

@@ -1,7 +1,7 @@
 """The directory of a zip file whose records are stored as they are, which is what `torch.save` writes.
 
-Specification: APPNOTE.TXT 6.3.10, sections 4.3 and 4.4. Compressed and encrypted records, several disks, and bytes
-before the first record are refused: weights must lie where they can be read in place.
+Specification: APPNOTE.TXT 6.3.10, sections 4.3 and 4.4. Compressed and encrypted records, several disks, and
+records that overlap are refused: weights must lie where they can be read in place.
 """
 
 import struct
