@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, Self, cast
+
+import jax
 
 from namedtensor._errors import fail
 from namedtensor._module import Module
@@ -49,10 +51,13 @@ class KVCache(Module):
         if start.axes and start.count == 1:
             # One place for all: a plain update in place, where places by row would take a scatter.
             start = start.squeeze(" ".join(start.axes))
-        return self.replace(
+        filled = self.replace(
             k=self.k.dynamic_update("keys", start, k.rename("s -> keys")),
             v=self.v.dynamic_update("keys", start, v.rename("s -> keys")),
         )
+        # Without the barrier XLA:CPU fuses the update into each of its uses, the returned cache and the scores. None
+        # of them is in place then, and a decode step copies the whole cache several times.
+        return cast(Self, jax.lax.optimization_barrier(filled))
 
     def visible(self, positions: Tensor, *, window: int | None = None) -> Tensor:
         """True where the query at a position sees the key at a place: (axes of `positions`, keys); see `causal_mask`.

@@ -1,3 +1,5 @@
+import re
+
 import jax
 import numpy as np
 import pytest
@@ -106,6 +108,18 @@ class TestKVCache:
             visible = cache.visible(nt.arange("s", last - first, start=first), window=4)
             y = nn.attention(piece[0], cache.k, cache.v, mask=visible).numpy("b s kv hd")
             np.testing.assert_allclose(y, whole[:, first:last], rtol=1e-5, atol=1e-6)
+
+    @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+    def test_a_decode_step_copies_no_cache(self, dtype):
+        def step(cache, q, k, v, start):
+            cache = cache.append(k, v, start)
+            return cache, nn.attention(q, cache.k, cache.v, mask=cache.visible(start.broadcast(s=1)))
+
+        cache = nn.KVCache.spec(b=1, kv=8, keys=512, hd=64, dtype=dtype)
+        q = nt.spec("b s kv group hd", dtype, b=1, s=1, kv=8, group=4, hd=64)
+        k = nt.spec("b s kv hd", dtype, b=1, s=1, kv=8, hd=64)
+        lowered = jax.jit(step, donate_argnums=0).lower(cache, q, k, k, nt.spec("b", "int32", b=1))
+        assert not re.findall(r"= \w+\[1,8,512,64\]\S* (?:copy|transpose)\(", str(lowered.compile().as_text()))
 
     def test_its_buffers_are_apart_so_that_both_can_be_donated(self):
         cache = nn.KVCache.zeros(b=1, kv=1, keys=4, hd=4, dtype="float32")
