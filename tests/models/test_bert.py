@@ -42,7 +42,7 @@ def case(request: pytest.FixtureRequest) -> tuple[nt.Session, Mapping[str, np.nd
     width = encoder.entries["encode"].buckets["s"][0] - reference["ids"].shape[1]
     for name in ("ids", "mask", "token_types"):
         reference[name] = np.pad(reference[name], ((0, 0), (0, width)))
-    return encoder.start(), reference
+    return encoder.start(only=()), reference
 
 
 def test_states_agree_with_transformers(case: tuple[nt.Session, Mapping[str, np.ndarray]]) -> None:
@@ -198,7 +198,7 @@ def test_the_vector_of_the_first_token_can_be_what_is_asked_for(changed: Any, tm
     checkpoint = changed("1_Pooling/config.json", pooling_mode_cls_token=True)
     (tmp_path / "modules.json").write_text(modules("Transformer", "Pooling"))
     reference = np.load(GOLDEN / "gelu" / "reference.npz")
-    session = program(checkpoint, lengths=(12,), batches=(4,)).start()
+    session = program(checkpoint, lengths=(12,), batches=(4,)).start(only=())
     found = session.call("embed", **inputs(reference))["embedding"].numpy("b d")
     assert largest_difference(found, reference["last_hidden_state"][:, 0]) < 1e-4
 
@@ -231,7 +231,7 @@ TEXTS = [sentence["text"] for sentence in SENTENCES if sentence["text"]]
 
 @pytest.fixture(scope="module")
 def session() -> nt.Session:
-    return minilm.program(nt.Checkpoint.open(fetch_minilm.place()), lengths=(32,), batches=(4,)).start()
+    return minilm.program(nt.Checkpoint.open(fetch_minilm.place()), lengths=(32,), batches=(4,)).start(only=())
 
 
 @pytest.fixture(scope="module")

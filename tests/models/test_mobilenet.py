@@ -92,7 +92,7 @@ def test_an_image_file_gets_the_labels_of_the_configuration(case: str, tmp_path:
     )
     labeller = program(write(case, tmp_path, **size), batches=(2,))
     scene = GOLDEN.parent / "images" / "scene.png"
-    found = labeller.task.run(labeller.start(), [scene, scene, scene], top=10)
+    found = labeller.task.run(labeller.start(only=()), [scene, scene, scene], top=10)
     assert [image.file for image in found.images] == [str(scene)] * 3
     for image in found.images:
         assert {label.label for label in image.labels} == set(LABELS)
@@ -209,6 +209,6 @@ def test_images_of_any_format_reach_the_same_network(tmp_path: Path) -> None:
     for file in files:
         source.save(file, lossless=True)
     shutil.copy(files[0], tmp_path / "named-wrongly.jpg")
-    found = labeller.task.run(labeller.start(), [*files, tmp_path / "named-wrongly.jpg"])
+    found = labeller.task.run(labeller.start(only=()), [*files, tmp_path / "named-wrongly.jpg"])
     for image in found.images[1:]:
         np.testing.assert_allclose(image.logits, found.images[0].logits, rtol=1e-5)
