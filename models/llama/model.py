@@ -19,7 +19,7 @@ from namedtensor.models.llama.config import Config
 from namedtensor.tasks import Generate
 
 # Prompts run through in pieces of these lengths, padded to the next one.
-BUCKETS = (16, 64, 256, 1024)
+BUCKETS = (16, 64, 128, 256, 512, 1024)
 
 
 class Attention(nt.Module):
