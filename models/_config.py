@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -10,6 +9,8 @@ from typing import Any, NoReturn
 import namedtensor as nt
 
 _LARGEST = 1 << 31
+# Tokenizers without a limit of their own are said to take 10^30 tokens.
+_FAR = 1e32
 
 
 @dataclass(frozen=True)
@@ -42,13 +43,15 @@ class Fields:
 
     def positive(self, key: str, default: float | None = None) -> float:
         value = self._value(key, default)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= _FAR:
             self.refuse(key, "must be a number above 0")
         return float(value)
 
     def numbers(self, key: str, default: tuple[float, ...]) -> tuple[float, ...]:
         value = self._value(key, default)
-        if not isinstance(value, (list, tuple)) or not all(isinstance(v, (int, float)) for v in value) or not value:
+        if not isinstance(value, (list, tuple)) or not value:
+            self.refuse(key, "must be a list of numbers")
+        if not all(isinstance(v, (int, float)) and not isinstance(v, bool) and abs(v) <= _FAR for v in value):
             self.refuse(key, "must be a list of numbers")
         return tuple(float(v) for v in value)
 

@@ -84,7 +84,7 @@ class Pooling:
         pooling = Fields.of(ckpt, f"{path}/config.json")
         if pooling.whole("word_embedding_dimension", config.d) != config.d:
             pooling.refuse("word_embedding_dimension", f"is not the width of the model ({config.d})")
-        chosen = [key for key, value in pooling.given.items() if key.startswith("pooling_mode_") and value is True]
+        chosen = [key for key, value in pooling.given.items() if key.startswith("pooling_mode") and value is not False]
         modes: dict[str, Literal["mean", "cls"]] = {
             "pooling_mode_mean_tokens": "mean",
             "pooling_mode_cls_token": "cls",

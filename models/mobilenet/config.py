@@ -59,6 +59,9 @@ def _timm(ckpt: nt.Checkpoint, fields: Fields) -> Config:
 
     cfg = fields.inside("pretrained_cfg")
     cfg.choice("crop_mode", "center", ("center",))
+    kept = cfg.positive("crop_pct", 0.875)
+    if not 0.1 <= kept <= 1:
+        cfg.refuse("crop_pct", "is not implemented; implemented: 0.1 to 1")
     channels, height, width = (int(size) for size in _three(cfg, "input_size", (3, 224, 224)))
     return Config(
         names=names.timm(ckpt),
@@ -72,7 +75,7 @@ def _timm(ckpt: nt.Checkpoint, fields: Fields) -> Config:
             height=height,
             width=width,
             channels=_colours(cfg, channels),
-            resize=math.floor(max(height, width) / min(cfg.positive("crop_pct", 0.875), 1)),
+            resize=math.floor(max(height, width) / kept),
             interpolation=cfg.choice("interpolation", "bicubic", _FILTERS),  # type: ignore[arg-type]
             crop="round",
             mean=cfg.numbers("mean", (0.485, 0.456, 0.406)),

@@ -37,17 +37,10 @@ class ConvNorm(nt.Module):
         dilation: int = 1,
         activation: str | None = None,
     ) -> ConvNorm:
-        weight = ckpt.scope(place.conv)
-        size = weight.info("weight").shape[-1]
+        conv = nn.Conv.load(ckpt.scope(place.conv), spec, stride=stride, dilation=dilation, dtype=dtype)
+        around = (conv.weight.size("kw") - 1) // 2 * dilation
         return cls(
-            conv=nn.Conv.load(
-                weight,
-                spec,
-                stride=stride,
-                padding="same" if config.padding == "same" else (size - 1) // 2 * dilation,
-                dilation=dilation,
-                dtype=dtype,
-            ),
+            conv=conv.replace(padding="same" if config.padding == "same" else around),
             norm=nn.BatchNorm.load(ckpt.scope(place.norm), eps=config.eps, dtype=dtype),
             activation=activation,
         )

@@ -66,6 +66,8 @@ class ImagePreprocess:
                 f"a shorter side of {self.resize} leaves nothing to cut {self.height} by {self.width} out of",
                 "resize at least to the larger of both",
             )
+        if self.resize is not None and self.resize**2 > MAX_PIXELS:
+            refuse(f"a shorter side of {self.resize} makes too large an image", f"at most {MAX_PIXELS:,} pixels")
         for label, values in (("mean", self.mean), ("std", self.std)):
             if len(values) not in (1, self.channels):
                 refuse(f"{label} has {len(values)} values for {self.channels} channels", "one for each, or one for all")

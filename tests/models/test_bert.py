@@ -1,5 +1,6 @@
 """BERT against transformers, and MiniLM's published weights against sentence-transformers' arithmetic."""
 
+import contextlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -143,6 +144,44 @@ def changed(tmp_path: Path) -> Any:
 def test_what_is_not_implemented_is_refused_by_name(changed: Any, keys: dict[str, Any], message: str) -> None:
     with pytest.raises(nt.ModelError, match=message):
         Config.read(changed(**keys))
+
+
+ODD: tuple[Any, ...] = (
+    -1,
+    0,
+    10**400,
+    1e308,
+    float("nan"),
+    float("inf"),
+    1e-320,
+    "x",
+    "",
+    [],
+    [[]],
+    [1, "x"],
+    {},
+    {"0": 1},
+    True,
+    2**31,
+)
+
+
+@pytest.mark.parametrize("key", json.loads((GOLDEN / "gelu" / "config.json").read_text()))
+def test_odd_values_are_refused_or_do_not_matter(changed: Any, tmp_path: Path, key: str) -> None:
+    original = json.loads((GOLDEN / "gelu" / "config.json").read_text())
+    for value in ODD:
+        checkpoint = changed(**{**original, key: value})
+        with contextlib.suppress(nt.NamedTensorError):
+            program(checkpoint).weights()
+
+
+@pytest.mark.parametrize("content", ["[]", "3", "{", '{"model_type": "bert"}', '{"a": 1, "a": 2}'])
+def test_a_damaged_configuration_is_refused_in_one_line(changed: Any, tmp_path: Path, content: str) -> None:
+    checkpoint = changed()
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(nt.NamedTensorError) as caught:
+        Config.read(checkpoint)
+    assert "\n" not in str(caught.value)
 
 
 def test_more_layers_than_there_are_weights_are_refused(changed: Any) -> None:

@@ -1,5 +1,6 @@
 """MobileNetV2 of every width against timm and transformers. Weights are made from their names by `seeded`."""
 
+import contextlib
 import json
 import shutil
 from collections.abc import Callable
@@ -125,6 +126,7 @@ def test_classes_without_names_are_numbered(small: Callable[..., nt.Checkpoint])
         ("timm-035", {"global_pool": "max"}, "global_pool 'max' is not implemented"),
         ("timm-035", {"num_classes": 1000}, "num_classes is not the number of classes that the weights have"),
         ("timm-035", {"label_names": ["cat"]}, "label_names must be a list of 10 names"),
+        ("timm-035", {"pretrained_cfg": {"crop_pct": 1.2}}, "crop_pct is not implemented; implemented: 0.1 to 1"),
         ("timm-035", {"pretrained_cfg": {"crop_mode": "squash"}}, "crop_mode 'squash' is not implemented"),
         ("timm-035", {"pretrained_cfg": {"interpolation": "random"}}, "interpolation 'random' is not implemented"),
         ("timm-035", {"pretrained_cfg": {"input_size": [3, 224]}}, "input_size must hold three whole numbers"),
@@ -144,6 +146,39 @@ def test_what_is_not_implemented_is_refused_by_name(
 ) -> None:
     with pytest.raises(nt.ModelError, match=message):
         Config.read(small(case, **changes))
+
+
+ODD: tuple[Any, ...] = (
+    -1,
+    0,
+    10**400,
+    1e308,
+    float("nan"),
+    float("inf"),
+    1e-320,
+    "x",
+    "",
+    [],
+    [[]],
+    [1, "x"],
+    {},
+    {"0": 1},
+    True,
+    2**31,
+)
+
+
+@pytest.mark.parametrize("case", ["timm-035", "hf-035"])
+def test_odd_values_are_refused_or_do_not_matter(tmp_path: Path, case: str) -> None:
+    checkpoint = write(case, tmp_path)
+    original = json.loads((GOLDEN / case / "config.json").read_text())
+    inner = original.get("pretrained_cfg", {})
+    damaged = [{**original, key: value} for key in original for value in ODD]
+    damaged += [{**original, "pretrained_cfg": {**inner, key: value}} for key in inner for value in ODD]
+    for config in damaged:
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        with contextlib.suppress(nt.NamedTensorError):
+            Config.read(checkpoint)
 
 
 @pytest.mark.parametrize(

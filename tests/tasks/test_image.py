@@ -162,6 +162,7 @@ def test_an_odd_pixel_is_cut_off_where_the_reference_does(tmp_path: Path, crop: 
         ({"interpolation": "cubic"}, "'cubic' is not implemented"),
         ({"crop": "left"}, "'left' is not implemented"),
         ({"resize": 2}, "nothing to cut"),
+        ({"resize": 1 << 14}, "too large an image"),
         ({"mean": (1.0, 2.0)}, "mean has 2 values for 3 channels"),
         ({"std": (0.0,)}, "not positive"),
     ],
