@@ -34,6 +34,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "clip_qkv": (None,),
     "use_qk_norm": (None, False),
     "qk_layernorm": (None, False),
+    "rope_interleaved": (None, False),
     "no_rope_layers": (None, []),
     "parallel_attn": (None, False),
     "use_parallel_residual": (None, False),
@@ -78,9 +79,10 @@ class Config:
         return len(self.windows)
 
     @property
-    def group(self) -> int:
-        """Query heads that share one head of keys and values."""
-        return self.heads // self.kv
+    def sizes(self) -> dict[str, int]:
+        """Sizes of the axes, by the names that the model gives them."""
+        group = self.heads // self.kv
+        return {"vocab": self.vocab, "d": self.d, "ffn": self.ffn, "kv": self.kv, "group": group, "hd": self.head_dim}
 
     @classmethod
     def read(cls, ckpt: nt.Checkpoint) -> Config:

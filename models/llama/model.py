@@ -9,6 +9,8 @@ values), group (query heads that share one of them), hd (components of a head), 
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -20,6 +22,23 @@ from namedtensor.tasks import Generate
 
 # Prompts run through in pieces of these lengths, padded to the next one.
 BUCKETS = (16, 64, 128, 256, 512, 1024)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Layers of one scope of the checkpoint, held to the sizes that `config.json` gives."""
+
+    ckpt: nt.Checkpoint
+    config: Config
+    dtype: Any
+
+    def linear(self, name: str, spec: str, over: str, bias: bool = False) -> nn.Linear:
+        sizes = {axis: self.config.sizes[axis] for axis in re.findall(r"\w+", spec)}
+        return nn.Linear.load(self.ckpt.scope(name), spec, over, bias=bias, dtype=self.dtype, **sizes)
+
+    def norm(self, name: str, axis: str) -> nn.RMSNorm:
+        size = {axis: self.config.sizes[axis]}
+        return nn.RMSNorm.load(self.ckpt.scope(name), axis, eps=self.config.eps, dtype=self.dtype, **size)
 
 
 class Attention(nt.Module):
@@ -34,20 +53,14 @@ class Attention(nt.Module):
 
     @classmethod
     def load(cls, ckpt: nt.Checkpoint, config: Config, window: int | None, dtype: Any) -> Attention:
-        def projection(name: str, spec: str, over: str, bias: bool) -> nn.Linear:
-            sizes = {"kv": config.kv, "hd": config.head_dim} if "group" in spec else {"hd": config.head_dim}
-            return nn.Linear.load(ckpt.scope(name), spec, over, bias=bias, dtype=dtype, **sizes)
-
-        def norm(name: str) -> nn.RMSNorm | None:
-            return nn.RMSNorm.load(ckpt.scope(name), "hd", eps=config.eps, dtype=dtype) if config.qk_norm else None
-
+        part = Parts(ckpt, config, dtype)
         return cls(
-            q=projection("q_proj", "(kv group hd) d", "d", config.qkv_bias),
-            k=projection("k_proj", "(kv hd) d", "d", config.qkv_bias),
-            v=projection("v_proj", "(kv hd) d", "d", config.qkv_bias),
-            o=projection("o_proj", "d (kv group hd)", "kv group hd", config.out_bias),
-            q_norm=norm("q_norm"),
-            k_norm=norm("k_norm"),
+            q=part.linear("q_proj", "(kv group hd) d", "d", config.qkv_bias),
+            k=part.linear("k_proj", "(kv hd) d", "d", config.qkv_bias),
+            v=part.linear("v_proj", "(kv hd) d", "d", config.qkv_bias),
+            o=part.linear("o_proj", "d (kv group hd)", "kv group hd", config.out_bias),
+            q_norm=part.norm("q_norm", "hd") if config.qk_norm else None,
+            k_norm=part.norm("k_norm", "hd") if config.qk_norm else None,
             rope=config.rope,
             window=window,
         )
@@ -73,13 +86,11 @@ class MLP(nt.Module):
 
     @classmethod
     def load(cls, ckpt: nt.Checkpoint, config: Config, dtype: Any) -> MLP:
-        def projection(name: str, spec: str, over: str) -> nn.Linear:
-            return nn.Linear.load(ckpt.scope(name), spec, over, bias=config.mlp_bias, dtype=dtype)
-
+        part = Parts(ckpt, config, dtype)
         return cls(
-            gate=projection("gate_proj", "ffn d", "d"),
-            up=projection("up_proj", "ffn d", "d"),
-            down=projection("down_proj", "d ffn", "ffn"),
+            gate=part.linear("gate_proj", "ffn d", "d", config.mlp_bias),
+            up=part.linear("up_proj", "ffn d", "d", config.mlp_bias),
+            down=part.linear("down_proj", "d ffn", "ffn", config.mlp_bias),
             activation=config.activation,
         )
 
@@ -96,10 +107,11 @@ class Block(nt.Module):
 
     @classmethod
     def load(cls, ckpt: nt.Checkpoint, config: Config, window: int | None, dtype: Any) -> Block:
+        part = Parts(ckpt, config, dtype)
         return cls(
-            attention_norm=nn.RMSNorm.load(ckpt.scope("input_layernorm"), eps=config.eps, dtype=dtype),
+            attention_norm=part.norm("input_layernorm", "d"),
             attention=Attention.load(ckpt.scope("self_attn"), config, window, dtype),
-            mlp_norm=nn.RMSNorm.load(ckpt.scope("post_attention_layernorm"), eps=config.eps, dtype=dtype),
+            mlp_norm=part.norm("post_attention_layernorm", "d"),
             mlp=MLP.load(ckpt.scope("mlp"), config, dtype),
         )
 
@@ -119,16 +131,19 @@ class Llama(nt.Module):
     @classmethod
     def load(cls, ckpt: nt.Checkpoint, config: Config, dtype: Any = None) -> Llama:
         """Declare the weights, converted to `dtype`; by default to that of the embedding."""
-        body = ckpt.scope("model")
-        embedding = nn.Embedding.load(body.scope("embed_tokens"), dtype=dtype)
+        embedding = nn.Embedding.load(
+            ckpt.scope("model.embed_tokens"), "vocab d", dtype=dtype, vocab=config.vocab, d=config.d
+        )
         dtype = embedding.weight.dtype
+        part = Parts(ckpt, config, dtype)
         return cls(
             embedding=embedding,
             layers=[
-                Block.load(body.scope(f"layers.{i}"), config, window, dtype) for i, window in enumerate(config.windows)
+                Block.load(ckpt.scope(f"model.layers.{i}"), config, window, dtype)
+                for i, window in enumerate(config.windows)
             ],
-            norm=nn.RMSNorm.load(body.scope("norm"), eps=config.eps, dtype=dtype),
-            head=None if config.tied else nn.Linear.load(ckpt.scope("lm_head"), "vocab d", "d", dtype=dtype),
+            norm=part.norm("model.norm", "d"),
+            head=None if config.tied else part.linear("lm_head", "vocab d", "d"),
         )
 
     def __call__(

@@ -251,9 +251,19 @@ def test_a_weight_that_is_missing_is_named(edited):
         program(edited("qwen2-tied", tie_word_embeddings=False))
 
 
-def test_sizes_that_differ_from_the_weights_are_refused(edited):
-    with pytest.raises(nt.AxisError, match=r"model.layers.0.self_attn.q_proj.weight"):
-        program(edited(head_dim=14))
+@pytest.mark.parametrize(
+    ("changes", "weight"),
+    [
+        ({"head_dim": 14}, "model.layers.0.self_attn.q_proj.weight"),
+        ({"num_key_value_heads": 2}, "model.layers.0.self_attn.k_proj.weight"),
+        ({"hidden_size": 96}, "model.embed_tokens.weight"),
+        ({"intermediate_size": 89}, "model.layers.0.mlp.gate_proj.weight"),
+        ({"vocab_size": 191}, "model.embed_tokens.weight"),
+    ],
+)
+def test_sizes_that_differ_from_the_weights_are_refused(edited, changes, weight):
+    with pytest.raises(nt.AxisError, match=weight):
+        program(edited(**changes))
 
 
 @pytest.mark.parametrize("context", [0, 257])
