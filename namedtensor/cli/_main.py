@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import logging
 import os
-import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -81,9 +80,6 @@ def _run(arguments: list[str], *, debug: bool) -> int:
 
 
 def _report(message: str, code: int, *, hint: str | None = None) -> int:
-    # An error names the nearest line outside the package: where no model is involved that is the caller of a command.
-    inside = re.compile(rf"\s+at\s+{re.escape(os.path.dirname(click.__file__))}")
-    message = "\n".join(line for line in message.splitlines() if not inside.match(line))
     # Names inside hostile files may hold anything; what reaches a terminal is printable.
     clean = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in message)
     click.echo(click.style("namedtensor: error:", fg="red", bold=True) + f" {clean}", err=True)
