@@ -24,7 +24,7 @@ def _write_dumper(context: click.Context, _: click.Parameter, path: Path | None)
     context.exit()
 
 
-@click.command()
+@click.command(short_help="Compare recorded activations with those of a reference.")
 @click.argument("ours")
 @click.argument("reference")
 @click.option(
