@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.stages
 from jax._src import config
+from jax._src.interpreters import mlir
 
 from namedtensor import _scope
 from namedtensor._errors import ModelError, fail
@@ -42,13 +43,16 @@ class LoweredEntry:
 
     def bytecode(self) -> bytes:
         """StableHLO as a portable artifact: readable by releases up to five years newer and twelve weeks older."""
+        from jaxlib import _jax
         from jaxlib.mlir.dialects import stablehlo
 
         requirement = stablehlo.StablehloCompatibilityRequirement.WEEK_12
         version = stablehlo.get_version_from_compatibility_requirement(requirement)
         module = self.stages.compiler_ir("stablehlo")
         assert module is not None
-        return bytes(stablehlo.serialize_portable_artifact(module, version))
+        # jaxlib's own serializer rather than StableHLO's: it first rewrites CHLO, which jax emits and nobody promises
+        # to read later, into StableHLO.
+        return bytes(_jax.mlir.serialize_portable_artifact(mlir.module_to_bytecode(module), version, False))
 
     def cost(self) -> Cost:
         """FLOPs and the fewest bytes that must move."""

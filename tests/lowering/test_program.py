@@ -1,5 +1,6 @@
 """A program of named entry points: what it refuses, what it lowers to, and that it runs as written."""
 
+import re
 from typing import Any, cast
 
 import jax
@@ -80,6 +81,27 @@ def test_a_program_lowers_for_platforms_that_this_machine_lacks(platform: str) -
     lowered = program().lower(platform)
     assert list(lowered) == ["run.s4", "run.s16"]
     assert lowered["run.s16"].bytecode().startswith(b"ML\xefR")
+
+
+def test_the_portable_artifact_reads_back_as_stablehlo_alone() -> None:
+    from jax._src.interpreters import mlir
+    from jaxlib import _jax
+
+    class Activations(nt.Module):
+        scale: nt.Tensor
+
+        def __call__(self, x: nt.Tensor) -> tuple[nt.Tensor, ...]:
+            # Operations for which jax emits CHLO, an extension of StableHLO that is promised to nobody.
+            return (x.erf(), x.square(), *x.top_k("d", 2), x * self.scale)
+
+    p = nt.Program(Activations(nt.ones("d", d=8)), {"run": nt.entry(Activations.__call__, x=nt.spec("b d", b=2, d=8))})
+    lowered = p.lower("cuda")["run"]
+    assert re.search(r"(?<!stable)chlo\.square", lowered.text())
+    with mlir.make_ir_context():
+        text = str(_jax.mlir.deserialize_portable_artifact(lowered.bytecode()))
+    # Named composites are StableHLO's own, and bring their decomposition along.
+    assert re.search(r"(?<!stable)(?<!\")(?<!@)chlo\.", text) is None
+    assert "composite" in text
 
 
 def test_arguments_carry_the_names_of_weights_and_inputs() -> None:
