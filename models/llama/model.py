@@ -18,6 +18,7 @@ import jax
 import namedtensor as nt
 from namedtensor import nn
 from namedtensor.models.llama.config import Config
+from namedtensor.models.llama.gguf import Translated, is_gguf
 from namedtensor.tasks import Generate
 
 # Prompts run through in pieces of these lengths, padded to the next one.
@@ -215,6 +216,8 @@ def program(ckpt: nt.Checkpoint, *, context: int | None = None, batch: int = 1, 
     - `batch`: sequences at a time. Text generation drives one; more are there for callers of the entry points.
     - `dtype`: that of weights, activations and cache, such as `"float32"`; by default that of the checkpoint.
     """
+    if is_gguf(ckpt):
+        ckpt = Translated(ckpt)
     config = Config.read(ckpt)
     context = min(config.context, 4096) if context is None else context
     if not 1 <= context <= config.context:

@@ -114,7 +114,7 @@ class Rope(Module):
         return cls(_constant(blended), float(attention_factor), interleaved)
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any], size: int) -> Self:
+    def from_config(cls, config: Mapping[str, Any], size: int, *, interleaved: bool = False) -> Self:
         """What a transformers `config.json` describes, in the older form (`rope_theta`, `rope_scaling`) or the newer
         (`rope_parameters`), for heads of `size` components.
 
@@ -143,9 +143,9 @@ class Rope(Module):
         if parameters.get("partial_rotary_factor", config.get("partial_rotary_factor", 1.0)) not in (None, 1.0):
             _bad("partial_rotary_factor other than 1 is not implemented")
         if kind == "default":
-            return cls.default(size, theta)
+            return cls.default(size, theta, interleaved=interleaved)
         if kind == "linear":
-            return cls.linear(size, theta, factor=number("factor"))
+            return cls.linear(size, theta, factor=number("factor"), interleaved=interleaved)
         if kind == "llama3":
             return cls.llama3(
                 size,
@@ -154,6 +154,7 @@ class Rope(Module):
                 original_context=int(number("original_max_position_embeddings")),
                 low_frequency=number("low_freq_factor"),
                 high_frequency=number("high_freq_factor"),
+                interleaved=interleaved,
             )
         original = number("original_max_position_embeddings", config.get("max_position_embeddings"))
         factor = number("factor")
@@ -170,6 +171,7 @@ class Rope(Module):
             beta_slow=number("beta_slow", 1.0) or 1.0,
             attention_factor=attention,
             truncate=bool(parameters.get("truncate", True)),
+            interleaved=interleaved,
         )
 
     def __call__(self, x: Tensor, positions: Tensor, axis: str = "hd") -> Tensor:
