@@ -109,7 +109,8 @@ class BatchNorm(Module):
         )
 
     def __call__(self, x: Tensor) -> Tensor:
-        """x: (c, and any other axes)."""
-        # Two products less for each element than the formula as it stands; the compiler fuses what is left.
-        scale = self.weight * (self.var + self.eps).rsqrt()
-        return x * scale + (self.bias - self.mean * scale)
+        """x: (c, and any other axes). Same axes and dtype; computed in f32 or wider and rounded once."""
+        weight, bias, mean, var = (part._wide() for part in (self.weight, self.bias, self.mean, self.var))
+        # One product and one sum for each element, where the formula as it stands has two of both.
+        scale = weight * (var + self.eps).rsqrt()
+        return (x._wide() * scale + (bias - mean * scale)).cast(x.dtype)

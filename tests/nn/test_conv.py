@@ -50,10 +50,19 @@ def test_axes_that_are_not_named_are_batch_axes():
 @pytest.mark.parametrize("mode", MODES)
 def test_batch_norm_equals_pytorch(mode):
     parameters, a = case("batch_norm", "inference")
-    layer = nn.BatchNorm(**{name: nt.wrap(a[name], "c") for name in ("weight", "bias", "mean", "var")}, **parameters)
+    weight, bias, mean, var = (nt.wrap(a[name], "c") for name in ("weight", "bias", "mean", "var"))
+    layer = nn.BatchNorm(weight, bias, mean, var, **parameters)
     x = nt.wrap(a["x"], "b c h w").transpose("c w h b")
     y = MODES[mode](lambda layer, x: layer(x))(layer, x)
     np.testing.assert_allclose(y.numpy("b c h w"), a["out"], rtol=2e-5, atol=2e-5)
+
+
+def test_batch_norm_of_half_types_is_computed_in_f32():
+    weight, bias, mean, var = (nt.wrap(np.array([value], np.float16), "c") for value in (1.0, 0.0, 2048.0, 1e-4))
+    y = nn.BatchNorm(weight, bias, mean, var, eps=1e-5)(nt.wrap(np.array([2050.0], np.float16), "c"))
+    assert y.dtype == "float16"
+    # In float16 the variance and epsilon would lose three digits.
+    np.testing.assert_allclose(y.numpy("c"), 2 / np.sqrt(np.float16(1e-4) + 1e-5), rtol=1e-3)
 
 
 @pytest.fixture
