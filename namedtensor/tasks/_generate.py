@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import jax
 import numpy as np
 
-from namedtensor._errors import CheckpointError, InputError, ModelError, fail
+from namedtensor._errors import CheckpointError, InputError, ModelError
 from namedtensor._tensor import Tensor, wrap
 from namedtensor.tasks._sampling import Sampling
 from namedtensor.tasks._template import ChatTemplate
@@ -119,14 +119,14 @@ class Generate:
         if max_tokens is not None and (
             isinstance(max_tokens, bool) or not isinstance(max_tokens, int) or max_tokens < 1
         ):
-            fail(f"max_tokens must be a whole number from 1, not {max_tokens!r}", kind=InputError)
+            raise InputError(f"max_tokens must be a whole number from 1, not {max_tokens!r}")
         if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 1 << 32:
-            fail(f"seed must be a whole number from 0 to 2**32 - 1, not {seed!r}", kind=InputError)
+            raise InputError(f"seed must be a whole number from 0 to 2**32 - 1, not {seed!r}")
         stop = (stop,) if isinstance(stop, str) else tuple(stop)
         if any(not isinstance(s, str) or not s for s in stop):
-            fail("stop strings must be strings of at least one character", found={"stop": stop}, kind=InputError)
+            raise InputError(f"stop strings must be strings of at least one character, not {stop!r}")
         if stop and self.tokenizer is None:
-            fail("stop strings need a tokenizer, and the checkpoint has none", kind=InputError)
+            raise InputError("stop strings need a tokenizer, and the checkpoint has none")
         return Stream(self, session, ids, max_tokens, seed, stop, self.sampling.replace(**settings))
 
     def score(self, session: Session, prompt_ids: Ids) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -156,27 +156,22 @@ class Generate:
         sources = {"prompt": prompt, "messages": messages, "ids": prompt_ids}
         given = [name for name, value in sources.items() if value is not None]
         if len(given) != 1:
-            fail(
-                "one prompt is needed" + (f", not both {' and '.join(given)}" if given else ""),
-                fix="give a text, messages, or ids",
-                kind=InputError,
-            )
+            both = f", not both {' and '.join(given)}" if given else ": a text, messages, or ids"
+            raise InputError(f"one prompt is needed{both}")
         if prompt_ids is not None:
             ids = [int(i) if isinstance(i, (int, np.integer)) and not isinstance(i, bool) else -1 for i in prompt_ids]
         else:
             ids = self._encode(prompt, messages)
         if not ids:
-            fail("the prompt is empty: there is no token to continue from", kind=InputError)
+            raise InputError("the prompt is empty: there is no token to continue from")
         wrong = next((i for i, id in enumerate(ids) if not 0 <= id < self.vocab), None)
         if wrong is not None:
             shown = ids[wrong] if prompt_ids is None else prompt_ids[wrong]
-            fail(f"token {wrong} of the prompt is {shown!r}; ids go from 0 to {self.vocab - 1}", kind=InputError)
+            raise InputError(f"token {wrong} of the prompt is {shown!r}; ids go from 0 to {self.vocab - 1}")
         if len(ids) >= self.context:
-            fail(
+            raise InputError(
                 f"the prompt has {len(ids)} tokens, and the context of {self.context} has room for {self.context - 1} "
-                "and an answer",
-                fix="shorten it, or build the program with a larger context",
-                kind=InputError,
+                "and an answer; shorten it, or build the program with a larger context"
             )
         return ids
 
@@ -191,17 +186,17 @@ class Generate:
 
     def _encode(self, prompt: str | None, messages: Sequence[Mapping[str, Any]] | None) -> list[int]:
         if self.tokenizer is None:
-            fail("the checkpoint has no tokenizer.json, so the prompt must be ids", kind=InputError)
+            raise InputError("the checkpoint has no tokenizer.json, so the prompt must be ids")
         if messages is not None:
             if self.template is None:
-                fail("the checkpoint has no chat template, so the prompt must be a text or ids", kind=InputError)
+                raise InputError("the checkpoint has no chat template, so the prompt must be a text or ids")
             prompt = self.template.render(messages)
         if not isinstance(prompt, str):
-            fail(f"the prompt must be a text, not {type(prompt).__name__}", kind=InputError)
+            raise InputError(f"the prompt must be a text, not {type(prompt).__name__}")
         try:
             prompt.encode()
         except UnicodeEncodeError as error:
-            fail(f"the prompt is not valid Unicode: {error.reason} at {error.start}", kind=InputError)
+            raise InputError(f"the prompt is not valid Unicode: {error.reason} at {error.start}") from None
         # What the template wrote already has the special tokens.
         encoding = read_tokenizer(self.tokenizer).encode(prompt, add_special_tokens=messages is None)
         return [int(id) for id in encoding.ids]
@@ -291,7 +286,7 @@ class Stream(Iterator[str]):
     def generation(self) -> Generation:
         """The whole answer. Raises `InputError` before the iterator is exhausted."""
         if self._generation is None:
-            fail("the answer is not complete", fix="iterate to the end first", kind=InputError)
+            raise InputError("the answer is not complete; iterate to the end first")
         return self._generation
 
     def _run(self) -> Iterator[str]:
@@ -373,7 +368,7 @@ def _row(value: int) -> Tensor:
 def _object(ckpt: Checkpoint, file: str) -> Mapping[str, Any]:
     value: Any = ckpt.json(file) if ckpt.has_file(file) else {}
     if not isinstance(value, Mapping):
-        fail(f"{file} does not hold an object", kind=CheckpointError)
+        raise CheckpointError(f"{file} does not hold an object")
     return value
 
 
@@ -381,5 +376,5 @@ def _eos(value: Any, vocab: int) -> tuple[int, ...]:
     ids = [] if value is None else value if isinstance(value, list) else [value]
     for id in ids:
         if isinstance(id, bool) or not isinstance(id, int) or not 0 <= id < vocab:
-            fail(f"eos_token_id must be ids from 0 to {vocab - 1}, not {id!r}", kind=ModelError)
+            raise ModelError(f"eos_token_id must be ids from 0 to {vocab - 1}, not {id!r}")
     return tuple(ids)

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from namedtensor._errors import InputError, ModelError, NamedTensorError, closest, fail
+from namedtensor._errors import InputError, ModelError, NamedTensorError, closest
 
 
 @dataclass(frozen=True)
@@ -55,12 +55,8 @@ class Sampling:
         for name, value in given.items():
             if name not in _RANGES:
                 guess = closest(name, _RANGES)
-                fail(
-                    f"{where}there is no setting {name!r}",
-                    found={"settings": ", ".join(_RANGES)},
-                    fix=f"did you mean {guess!r}?" if guess else None,
-                    kind=kind,
-                )
+                hint = f"did you mean {guess!r}?" if guess else f"settings: {', '.join(_RANGES)}"
+                raise kind(f"{where}there is no setting {name!r}; {hint}")
             low, high, open_below = _RANGES[name]
             types = int if name == "top_k" else (int, float)
             number = isinstance(value, types) and not isinstance(value, bool)
@@ -68,7 +64,7 @@ class Sampling:
                 whole = "a whole number" if name == "top_k" else "a number"
                 bound = f"above {low:g}" if open_below else f"from {low:g}"
                 upto = "" if high > 1e6 else f" to {high:g}"
-                fail(f"{where}{name} must be {whole} {bound}{upto}, not {value!r}", kind=kind)
+                raise kind(f"{where}{name} must be {whole} {bound}{upto}, not {value!r}")
         return dataclasses.replace(self, **given)
 
 

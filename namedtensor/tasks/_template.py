@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 
-from namedtensor._errors import CheckpointError, InputError, ModelError, fail
+from namedtensor._errors import CheckpointError, InputError, ModelError, describe
 
 if TYPE_CHECKING:
     from namedtensor.checkpoint import Checkpoint
@@ -35,11 +35,11 @@ class ChatTemplate:
         """The template beside a checkpoint's weights, in `chat_template.jinja` or `tokenizer_config.json`, or None."""
         config: Any = ckpt.json("tokenizer_config.json") if ckpt.has_file("tokenizer_config.json") else {}
         if not isinstance(config, Mapping):
-            fail("tokenizer_config.json does not hold an object", kind=CheckpointError)
+            raise CheckpointError("tokenizer_config.json does not hold an object")
         if ckpt.has_file("chat_template.jinja"):
             path = ckpt.file("chat_template.jinja")
             if path.stat().st_size > _LARGEST:
-                fail(f"chat_template.jinja is larger than {_LARGEST >> 20} MB", kind=CheckpointError)
+                raise CheckpointError(f"chat_template.jinja is larger than {_LARGEST >> 20} MB")
             source: Any = path.read_text(encoding="utf-8", errors="replace")
         else:
             source = config.get("chat_template")
@@ -50,7 +50,7 @@ class ChatTemplate:
         if source is None:
             return None
         if not isinstance(source, str) or len(source) > _LARGEST:
-            fail("tokenizer_config.json: chat_template is not the text of a template", kind=CheckpointError)
+            raise CheckpointError("tokenizer_config.json: chat_template is not the text of a template")
         older: Any = ckpt.json("special_tokens_map.json") if ckpt.has_file("special_tokens_map.json") else {}
         stored = {**(older if isinstance(older, Mapping) else {}), **config}
         tokens = {}
@@ -90,36 +90,26 @@ class ChatTemplate:
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            fail(f"the chat template did not end within {_PATIENCE} seconds", kind=InputError)
+            raise InputError(f"the chat template did not end within {_PATIENCE} seconds") from None
         except OSError as error:
-            fail(f"the chat template could not be run: {error}", kind=ModelError)
+            raise ModelError(f"the chat template could not be run: {error}") from error
         if ended.returncode or not ended.stdout:
-            fail(
-                "the chat template used up its time or memory",
-                found={"exit status": str(ended.returncode)},
-                fix="tokenize the prompt yourself and give it as ids",
-                kind=InputError,
-            )
+            raise InputError(f"the chat template used up its time or memory (exit status {ended.returncode})")
         answer = json.loads(ended.stdout)
         if "problem" in answer:
-            fail(f"the chat template refuses the messages: {answer['problem']}", kind=InputError)
+            raise InputError(f"the chat template refuses the messages: {answer['problem']}")
         return str(answer["text"])
 
 
 def _checked(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The messages as plain data."""
     if isinstance(messages, (str, Mapping)) or not messages:
-        fail(
-            "messages must be a list of at least one message",
-            found={"messages": messages},
-            fix='[{"role": "user", "content": "..."}]',
-            kind=InputError,
-        )
+        raise InputError('messages must be a list of at least one message: [{"role": "user", "content": "..."}]')
     for i, message in enumerate(messages):
         if not isinstance(message, Mapping) or not isinstance(message.get("role"), str) or "content" not in message:
-            fail(f"message {i} needs a role, a string, and a content", found={"message": message}, kind=InputError)
+            raise InputError(f"message {i} needs a role, a string, and a content; it is {describe(message)}")
     try:
         plain: list[dict[str, Any]] = json.loads(json.dumps([dict(message) for message in messages]))
     except (TypeError, ValueError) as error:
-        fail(f"messages must be plain data: {error}", kind=InputError)
+        raise InputError(f"messages must be plain data: {error}") from None
     return plain
