@@ -91,7 +91,8 @@ def sample(
         likely = cond(top_p < 1, lambda x: _top_p(x, top_p, axis), lambda x: x, few)
         return random.categorical(key, _min_p(likely, min_p, axis), axis)
 
-    return cond(temperature > 0, drawn, lambda x: greedy(x, axis), logits)
+    token: Tensor = cond(temperature > 0, drawn, lambda x: greedy(x, axis), logits)
+    return token
 
 
 _temperature, _top_k, _top_p, _min_p = temperature, top_k, top_p, min_p
