@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +37,7 @@ class Indexing(Base):
 
     __slots__ = ()
 
-    def index(self, axis: str, place: int | Tensor) -> Tensor:
+    def index(self, axis: str, place: SupportsIndex | Tensor) -> Tensor:
         """The tensor at one place along `axis`, without that axis.
 
         `place` is an `int`, negative from the end and checked, or a scalar integer tensor, clamped to the axis.
@@ -59,7 +59,9 @@ class Indexing(Base):
         at = self._static("index", axis, "place", place, last=values.shape[position] - 1)
         return self._make(lax.index_in_dim(values, at, position, keepdims=False), rest)
 
-    def slice(self, axis: str, start: int, stop: int | None = None, step: int = 1) -> Tensor:
+    def slice(
+        self, axis: str, start: SupportsIndex, stop: SupportsIndex | None = None, step: SupportsIndex = 1
+    ) -> Tensor:
         """Elements `start` up to and without `stop` along `axis`, every `step`-th; up to the end without `stop`.
 
         Places count from 0, negative ones from the end. Unlike Python's slices these are checked: a place outside the
@@ -81,7 +83,7 @@ class Indexing(Base):
             )
         return self._make(lax.slice_in_dim(self._values(), first, last, stride, position), self._axes)
 
-    def dynamic_slice(self, axis: str, start: int | Tensor, size: int) -> Tensor:
+    def dynamic_slice(self, axis: str, start: SupportsIndex | Tensor, size: SupportsIndex) -> Tensor:
         """`size` elements along `axis` from `start` on, a place known only when the program runs.
 
         `start` is an integer tensor. Its axes, if any, must be axes of this tensor other than `axis`: each of their
@@ -100,7 +102,7 @@ class Indexing(Base):
 
         return self._make(_batched(one, batch, start.axes, (self._axes, values), at=places), self._axes)
 
-    def dynamic_update(self, axis: str, start: int | Tensor, update: Tensor) -> Tensor:
+    def dynamic_update(self, axis: str, start: SupportsIndex | Tensor, update: Tensor) -> Tensor:
         """This tensor with `update` written along `axis` from `start` on; in place where its buffer is donated.
 
         `update` has this tensor's axes, and their sizes but along `axis`. `start` is an integer tensor whose axes, if
@@ -242,7 +244,7 @@ class Indexing(Base):
         if self._array.shape[position] == 0:
             fail(f"{op}: axis {axis!r} is empty, so no place in it exists", found={"tensor": self})
 
-    def _batch(self, op: str, axis: str, start: Tensor) -> tuple[str, ...]:
+    def _batch(self, op: str, axis: str, start: Base) -> tuple[str, ...]:
         """The axes of `start`, along each of which every element has a place of its own."""
         for name in start.axes:
             if name == axis or name not in self._axes:

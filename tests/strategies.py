@@ -74,9 +74,8 @@ class Case:
         """The result against numpy's: the same values by name, the same type."""
         expected = self.expect(*self.arrays())
         if isinstance(self.out, str):
-            result, expected, out = [result], [expected], (self.out,)
-        else:
-            out = self.out
+            result, expected = [result], [expected]
+        out = [self.out] if isinstance(self.out, str) else self.out
         for tensor, array, axes in zip(result, expected, out, strict=True):
             assert isinstance(tensor, nt.Tensor)
             assert set(tensor.axes) == set(axes.split())
