@@ -16,8 +16,8 @@ from namedtensor.targets import NATIVE, Chip
 
 # Larger than any cache that one core can hope to keep for itself.
 _READ = 256 << 20
-_SIDE = 1536
-_REPEATS = 3
+_SIDE = 2048
+_REPEATS = 5
 
 
 def measure() -> Chip:

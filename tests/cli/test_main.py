@@ -28,7 +28,7 @@ def test_help_names_the_commands_and_the_exit_codes(cli: Cli) -> None:
     ("arguments", "message"),
     [
         (["vers"], "there is no command 'vers': did you mean 'version'?"),
-        (["zzz"], "there is no command 'zzz': there are run, inspect, lower, compare, version"),
+        (["zzz"], "there is no command 'zzz': there are run, inspect, lower"),
         (["version", "--nope"], "No such option"),
         (["version", "more"], "unexpected extra argument"),
         (["run"], "Missing argument 'MODEL'"),
