@@ -11,6 +11,8 @@ _COMMANDS = {
     "run": "namedtensor.cli._run",
     "inspect": "namedtensor.cli._inspect",
     "lower": "namedtensor.cli._lower",
+    "compile": "namedtensor.cli._compile",
+    "targets": "namedtensor.cli._targets",
     "compare": "namedtensor.cli._compare",
     "version": "namedtensor.cli._version",
 }

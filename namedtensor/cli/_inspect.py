@@ -143,7 +143,7 @@ def _model(file: zoo.ModelFile, program: Program, lowered: Lowered, chips: list[
 
 
 def _bound(cost: Any, chip: Chip, dtype: Any) -> tuple[float, str]:
-    return cost.bound(chip.rate(dtype) or float("inf"), chip.memory_bandwidth)  # type: ignore[no-any-return]
+    return cost.bound(chip.rate(dtype) or float("inf"), chip.memory_bandwidth)
 
 
 def _inputs(inputs: Any) -> str:

@@ -7,12 +7,13 @@ memory_bytes = 80_000_000_000
 memory_bandwidth = 3_350_000_000_000  # bytes per second
 [peak]                            # operations per second, dense, by dtype
 bfloat16 = 9.894e14
+[compiler]                        # what the compiler must know; see namedtensor/compilers
 """
 
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ class Chip:
     memory_bytes: int
     memory_bandwidth: float
     peak: dict[str, float]
+    compiler: dict[str, Any] = field(default_factory=dict)
 
     def rate(self, dtype: Any) -> float | None:
         """Operations per second on this dtype, or None where no rate is known."""
