@@ -9,12 +9,10 @@ from collections.abc import Iterable, Mapping
 from types import FrameType
 from typing import Any, NoReturn
 
-import jax
-
 PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 MODELS = (os.path.join(os.path.dirname(PACKAGE[:-1]), "models") + os.sep, os.path.join(PACKAGE, "models") + os.sep)
-# jax and the standard library: their frames are never the line to look at.
-_LIBRARIES = (os.path.dirname(os.path.abspath(jax.__file__)) + os.sep, os.path.dirname(os.__file__) + os.sep)
+# The standard library: its frames are never the line to look at.
+_LIBRARY = os.path.dirname(os.__file__) + os.sep
 
 
 class NamedTensorError(Exception):
@@ -83,7 +81,7 @@ def source_line() -> str | None:
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         path = os.path.abspath(frame.f_code.co_filename)
-        if path.startswith(MODELS) or not (path.startswith((PACKAGE, *_LIBRARIES)) or _is_machinery(path)):
+        if path.startswith(MODELS) or not (path.startswith((PACKAGE, _LIBRARY)) or _is_machinery(path)):
             shown = os.path.relpath(path) if path.startswith(os.getcwd() + os.sep) else path
             return f"{shown}:{frame.f_lineno}: {_expression(frame)}"
         frame = frame.f_back

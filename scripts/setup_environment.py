@@ -100,7 +100,17 @@ def install_with_uv() -> bool:
         return False
     quiet = [] if sys.stderr.isatty() else ["--quiet"]
     return run(
-        [ENVIRONMENT / "bin" / "uv", "pip", "sync", *quiet, "--python", PYTHON, "--require-hashes", LOCK],
+        [
+            ENVIRONMENT / "bin" / "uv",
+            "pip",
+            "sync",
+            *quiet,
+            "--compile-bytecode",
+            "--python",
+            PYTHON,
+            "--require-hashes",
+            LOCK,
+        ],
         uv_environment(),
     )
 

@@ -13,11 +13,13 @@ from jax._src import config
 from jax._src.interpreters import mlir
 
 from namedtensor import _scope
+from namedtensor._base import Base
 from namedtensor._errors import ModelError, fail
+from namedtensor._tensor import Tensor
 from namedtensor.lowering._cost import Cost, cost_of
 
 if TYPE_CHECKING:
-    from namedtensor.lowering._program import Program, Variant
+    from namedtensor.lowering._program import Entry, Program, Variant
 
 # Names by which jax knows the platforms that a program is lowered for.
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
@@ -117,9 +119,31 @@ def _main(program: Program, entry: str) -> Callable[..., Any]:
     def main(weights: dict[str, Any], donated: dict[str, Any], inputs: dict[str, Any]) -> Any:
         model = jax.tree.unflatten(treedef, [weights[name] for name in names])
         with _scope.naming(model):
-            return fn(model, **donated, **inputs)
+            return _in_order(fn(model, **donated, **inputs), program.entries[entry])
 
     return main
+
+
+def _in_order(results: Any, entry: Entry) -> Any:
+    """Results with their axes in an order that hangs on the entry point alone.
+
+    Inside a program the order in which a tensor is stored may follow from sizes, so it may differ between buckets. What
+    comes out must not: a result with the axes of an input is stored like that input, as state must be; any other has
+    the axes of the inputs first, in order of appearance, and then its own by name.
+    """
+    specs = jax.tree.leaves(dict(entry.inputs), is_leaf=lambda leaf: isinstance(leaf, Base))
+    known = list(dict.fromkeys(name for spec in specs for name in spec.axes))
+    stored = {frozenset(spec.axes): spec.axes for spec in reversed(specs)}
+
+    def place(tensor: Any) -> Any:
+        if not isinstance(tensor, Base):
+            return tensor
+        axes = frozenset(tensor.axes)
+        appearing = [name for name in known if name in axes]
+        order = stored.get(axes) or (*appearing, *sorted(axes.difference(known)))
+        return Tensor._of(tensor._transposed(order), order)
+
+    return jax.tree.map(place, results, is_leaf=lambda leaf: isinstance(leaf, Base))
 
 
 def lower(program: Program, platform: str, variants: list[Variant]) -> Lowered:

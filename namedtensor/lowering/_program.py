@@ -53,6 +53,9 @@ def entry(
 ) -> Entry:
     """An entry point: `fn(model, **inputs)`, returning tensors in any tree, preferably a dict with a name for each.
 
+    A result that has the axes of an input is stored in that input's order. Any other has the axes of the inputs first,
+    in the order in which they appear, and then its own by name.
+
     - `inputs`: for each keyword of `fn` a tree of `nt.spec` tensors (names, sizes, types; no data).
     - `donate`: names of the inputs that the call consumes and whose memory its results reuse, such as a KV cache.
     - `buckets`: sizes to compile for: `{"s": (16, 64, 256)}` makes one executable for each size of axis `s`.

@@ -1,5 +1,6 @@
 """What a program does for its user: plain declarations, and the host's side of running them."""
 
+from namedtensor.tasks._call import Call, Outputs
 from namedtensor.tasks._classify import Classification, Classify, ImageLabels, Label
 from namedtensor.tasks._embed import Embed, Embeddings, Match
 from namedtensor.tasks._generate import Generate, Generation, Stream
@@ -8,6 +9,7 @@ from namedtensor.tasks._sampling import Sampling
 from namedtensor.tasks._template import ChatTemplate
 
 __all__ = [
+    "Call",
     "ChatTemplate",
     "Classification",
     "Classify",
@@ -19,6 +21,7 @@ __all__ = [
     "ImagePreprocess",
     "Label",
     "Match",
+    "Outputs",
     "Sampling",
     "Stream",
 ]

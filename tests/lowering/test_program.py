@@ -64,6 +64,25 @@ def test_results_are_those_of_the_model_called_eagerly_whatever_order_the_input_
     assert out["state"].numpy("d").tolist() == [1.0] * 8
 
 
+def test_results_are_stored_in_an_order_that_sizes_do_not_change() -> None:
+    class Project(nt.Module):
+        weight: nt.Tensor
+
+        def __call__(self, x: nt.Tensor, state: nt.Tensor) -> dict[str, nt.Tensor]:
+            # Which side of a contraction is the larger one decides how its result is stored.
+            return {"y": x.dot(self.weight, "d"), "state": state.transpose("k b") + 1.0}
+
+    buckets = {"b": (1, 64)}
+    for order in ("out d", "d out"):
+        model = Project(nt.ones(order, out=8, d=4))
+        run = nt.entry(Project.__call__, buckets=buckets, x=nt.spec("b d", b=1, d=4), state=nt.spec("b k", b=1, k=2))
+        p = nt.Program(model, {"run": run})
+        for b in buckets["b"]:
+            out = p.compile().call("run", p.weights(), x=nt.ones("b d", b=b, d=4), state=nt.zeros("b k", b=b, k=2))
+            assert out["y"].axes == ("b", "out")
+            assert out["state"].axes == ("b", "k")
+
+
 def test_a_donated_input_is_consumed() -> None:
     p = program()
     state = nt.zeros("d", d=8)
