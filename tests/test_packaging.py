@@ -1,5 +1,6 @@
 """What an installation brings: one package, the model zoo inside it as real files, and the command."""
 
+import importlib
 import importlib.metadata
 import os
 import subprocess
@@ -10,9 +11,10 @@ from pathlib import Path
 import pytest
 
 import namedtensor
-import namedtensor.models
 
 ROOT = Path(__file__).resolve().parent.parent
+# Packages that the checkout has outside of the package's own directory, behind links in it.
+LINKED = ("export", "models")
 
 
 def files_below(directory: Path) -> set[str]:
@@ -40,15 +42,16 @@ def test_wheel_has_nothing_but_the_package_at_its_top(wheel: zipfile.ZipFile) ->
     assert {name.split("/")[0] for name in wheel.namelist()} == {"namedtensor", f"namedtensor-{version}.dist-info"}
 
 
-def test_wheel_has_every_file_of_the_model_zoo_once(wheel: zipfile.ZipFile) -> None:
-    prefix = "namedtensor/models/"
+@pytest.mark.parametrize("directory", LINKED)
+def test_wheel_has_every_file_behind_a_link_once(wheel: zipfile.ZipFile, directory: str) -> None:
+    prefix = f"namedtensor/{directory}/"
     packed = [name.removeprefix(prefix) for name in wheel.namelist() if name.startswith(prefix)]
-    assert sorted(packed) == sorted(files_below(ROOT / "models"))
+    assert sorted(packed) == sorted(files_below(ROOT / directory))
 
 
 def test_wheel_has_every_file_of_the_package_once(wheel: zipfile.ZipFile) -> None:
-    packed = [name for name in wheel.namelist() if name.startswith("namedtensor/") and "/models/" not in name]
-    linked = {f"models/{name}" for name in files_below(ROOT / "models")}
+    linked = {f"{directory}/{name}" for directory in LINKED for name in files_below(ROOT / directory)}
+    packed = [name for name in wheel.namelist() if name.split("/")[0] == "namedtensor" and name[12:] not in linked]
     assert sorted(packed) == sorted(f"namedtensor/{name}" for name in files_below(ROOT / "namedtensor") - linked)
     assert "namedtensor/py.typed" in packed
 
@@ -60,18 +63,22 @@ def test_wheel_is_for_one_platform_exactly_if_it_holds_native_code(wheel: zipfil
     assert ("Root-Is-Purelib: true" in metadata) == (not native)
 
 
-def test_wheel_holds_the_contents_and_not_links(wheel: zipfile.ZipFile) -> None:
-    packed = wheel.read("namedtensor/models/__init__.py")
-    assert packed == (ROOT / "models" / "__init__.py").read_bytes()
+@pytest.mark.parametrize("directory", LINKED)
+def test_wheel_holds_the_contents_and_not_links(wheel: zipfile.ZipFile, directory: str) -> None:
+    packed = wheel.read(f"namedtensor/{directory}/__init__.py")
+    assert packed == (ROOT / directory / "__init__.py").read_bytes()
 
 
-def test_checkout_resolves_the_zoo_through_its_link() -> None:
-    assert namedtensor.models.__file__ is not None
-    assert Path(namedtensor.models.__file__).resolve() == ROOT / "models" / "__init__.py"
+@pytest.mark.parametrize("directory", LINKED)
+def test_checkout_resolves_packages_through_their_links(directory: str) -> None:
+    package = importlib.import_module(f"namedtensor.{directory}")
+    assert package.__file__ is not None
+    assert Path(package.__file__).resolve() == ROOT / directory / "__init__.py"
 
 
-def test_the_link_is_relative_so_that_a_clone_has_it_too() -> None:
-    assert os.readlink(ROOT / "namedtensor" / "models") == "../models"
+@pytest.mark.parametrize("directory", LINKED)
+def test_links_are_relative_so_that_a_clone_has_them_too(directory: str) -> None:
+    assert os.readlink(ROOT / "namedtensor" / directory) == f"../{directory}"
 
 
 def test_metadata_agrees_with_the_package() -> None:

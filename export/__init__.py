@@ -1,0 +1,1 @@
+"""What a lowered program becomes outside of Python: executables that run by themselves."""
