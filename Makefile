@@ -15,7 +15,7 @@ help:
 	@echo 'make test     lint, then every test'
 	@echo 'make lint     ruff, mypy, rustfmt and clippy'
 	@echo 'make format   format and apply safe fixes'
-	@echo 'make bench    every benchmark'
+	@echo 'make bench    every benchmark (TORCH=/path/to/python: with PyTorch as a peer, from an environment that has it)'
 	@echo 'make lock     resolve the pinned requirements anew (UPGRADE=1: to the newest versions)'
 	@echo 'make clean    remove .venv, .cache and what the tools leave'
 
@@ -43,7 +43,9 @@ format: setup
 
 bench: setup
 	@set -e; for file in $$(grep -l __main__ benchmarks/*.py); do \
-		name=$$(basename "$$file" .py); echo "== $$name"; $(BIN)/python -m "benchmarks.$$name"; \
+		name=$$(basename "$$file" .py); echo "== $$name"; \
+		if [ "$$name" = decode ] && [ -n "$(TORCH)" ]; then set -- --torch "$(TORCH)"; else set --; fi; \
+		$(BIN)/python -m "benchmarks.$$name" "$$@"; \
 	done
 
 lock: setup

@@ -4,7 +4,7 @@ Decode rate after a prompt of 128 tokens, and prefill rate of that prompt, each 
 them in turn and several times over, on the same random weights:
 
 - `namedtensor`: its own program, as `namedtensor run llama` runs it.
-- `plain JAX`: `benchmarks/plain_jax_llama.py`.
+- `plain JAX`: `benchmarks/peers/plain_jax_llama.py`.
 - `PyTorch`: transformers' LlamaForCausalLM, run by the interpreter given with `--torch`; left out without one.
 
 Prints medians and ratios, and the rate at which a decode step reads weights as a share of what the memory gives, which
@@ -107,7 +107,7 @@ def plain_jax(directory: str, steps: int) -> dict[str, float]:
     import jax.numpy as jnp
 
     import namedtensor as nt
-    from benchmarks import plain_jax_llama as plain
+    from benchmarks.peers import plain_jax_llama as plain
 
     ckpt = nt.Checkpoint.open(directory)
     names = {name: ckpt.weight(name, "a b" if len(shape) == 2 else "a") for name, shape in weights.names(SHAPE)}
@@ -171,7 +171,7 @@ def main() -> None:
             for peer in PEERS
         }
         if options.torch:
-            script = str(Path(__file__).with_name("torch_llama.py"))
+            script = str(Path(__file__).parent / "peers" / "torch_llama.py")
             commands["PyTorch"] = [options.torch, script, str(directory), str(PROMPT), str(options.steps)]
         found: dict[str, list[dict[str, float]]] = {peer: [] for peer in commands}
         for _ in range(options.rounds):

@@ -103,7 +103,8 @@ def main() -> None:
                 ]
                 for call in calls:
                     seconds(call)
-                best = [min(times) for times in zip(*([seconds(c) for c in calls] for _ in range(options.rounds)))]
+                rounds = [[seconds(call) for call in calls] for _ in range(options.rounds)]
+                best = [min(times) for times in zip(*rounds, strict=True)]
                 read, nt, xla = (n / t / 1e9 for n, t in zip((buffer.nbytes, size, size), best, strict=True))
                 cells = (f"{read:.1f}", f"{nt:.1f}", f"{xla:.1f}", f"{nt / read:.2f}", f"{nt / xla:.2f}")
                 table.add_row(layout, name, str(rows), *cells)

@@ -3,7 +3,7 @@
 In turn, each in a process of its own so that neither finds what the other left in jax's caches:
 
 - `namedtensor`: from the checkpoint's header to StableHLO, layers outlined.
-- `plain JAX`: `benchmarks/plain_jax_llama.py`, a Python loop over the layers, as people write it.
+- `plain JAX`: `benchmarks/peers/plain_jax_llama.py`, a Python loop over the layers, as people write it.
 - `plain JAX, jitted block`: the same with `jax.jit` around the block, as people in the know write it.
 
 Prints the median of each, their ratio, and the size of the text that comes out.
@@ -33,7 +33,7 @@ def measure(peer: str, directory: str) -> dict[str, float]:
     import jax
     import jax.numpy as jnp
 
-    from benchmarks import plain_jax_llama as plain
+    from benchmarks.peers import plain_jax_llama as plain
 
     # Whatever a first use sets up is not what a lowering costs.
     jax.jit(lambda x: x @ x).lower(jax.ShapeDtypeStruct((8, 8), jnp.float32)).as_text()

@@ -1,6 +1,6 @@
 """transformers on PyTorch as a peer: prefill and decode rates of a checkpoint, as one line of JSON.
 
-Run by another interpreter, one that has PyTorch and transformers: `python benchmarks/torch_llama.py DIRECTORY`.
+Run by another interpreter, one that has PyTorch and transformers: `python torch_llama.py DIRECTORY PROMPT STEPS`.
 """
 
 import json
