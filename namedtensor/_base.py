@@ -38,7 +38,7 @@ _ELSEWHERE = {
 }
 
 
-class _NoSuchAttribute(AxisError, AttributeError):
+class NoSuchAttribute(AxisError, AttributeError):
     """An `AttributeError` too, so that `hasattr` keeps its meaning."""
 
 
@@ -168,7 +168,7 @@ class Base:
                 f"a tensor with named axes has no .{name}",
                 found={"tensor": self},
                 fix=_ELSEWHERE[name],
-                kind=_NoSuchAttribute,
+                kind=NoSuchAttribute,
             )
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
@@ -180,13 +180,17 @@ class Base:
         )
 
     def __bool__(self) -> bool:
-        if self.count != 1 or isinstance(self._array, jax.core.Tracer):
+        if self.count != 1:
             fail(
-                "the truth of a tensor is not known while a model is traced"
-                if isinstance(self._array, jax.core.Tracer)
-                else f"the truth of a tensor with {self.count} elements is ambiguous",
+                f"a tensor of {self.count} elements is neither true nor false",
                 found={"tensor": self},
-                fix="choose with nt.where or nt.cond, or reduce it: (a == b).all(...).item()",
+                fix=f'choose element by element with nt.where, or reduce it first: (...).all("{" ".join(self._axes)}")',
+            )
+        if isinstance(self._array, jax.core.Tracer):
+            fail(
+                "whether a tensor is true is not known while a model is traced",
+                found={"tensor": self},
+                fix="choose with nt.cond or nt.where",
             )
         return bool(self.item())
 
@@ -243,6 +247,13 @@ class Base:
         if axes is None:
             every = " ".join(self._axes)
             fail(f"{op}: say over which axes", found={"tensor": self}, fix=f'over all of them: x.{op}("{every}")')
+        if isinstance(axes, int):
+            fail(
+                f"{op}: axes are named, not counted",
+                asked=f"x.{op}({axes})",
+                found={"tensor": self},
+                fix=f'x.{op}("{self._axes[axes]}")' if -len(self._axes) <= axes < len(self._axes) else None,
+            )
         return tuple(self._position(name, op) for name in _axes.names(axes, op))
 
     def _transposed(self, order: tuple[str, ...]) -> jax.Array:

@@ -158,8 +158,10 @@ class _Tree:
                 odd = [n for n in theirs.axes if n not in ours.axes]
                 lost = [n for n in ours.axes if n not in theirs.axes]
                 what = f"has an axis {odd[0]!r}" if odd else f"lacks the axis {lost[0]!r}"
-                guess = did_you_mean(odd[0], lost) if odd and lost else None
-                fail(f"{self.op}: {where} {what}, unlike {self.label}", found=found, fix=guess)
+                fix = did_you_mean(odd[0], lost) if odd and lost else None
+                if lost and not odd:
+                    fix = f"repeat it along that axis: .broadcast({lost[0]}={ours.size(lost[0])})"
+                fail(f"{self.op}: {where} {what}, unlike {self.label}", found=found, fix=fix)
             for name in ours.axes:
                 if ours.size(name) != theirs.size(name):
                     fail(

@@ -303,7 +303,7 @@ def _padding(
                 f"{op}: the window needs {extent} elements along {name!r}, which has {size}"
                 + (f" and {low + high} of padding" if low + high else ""),
                 found={"tensor": tensor},
-                fix=f'pad it: padding="same", or {{{name!r}: ({(extent - size) // 2}, ...)}}',
+                fix=f'pad it: padding="same", or padding={{"{name}": {-((size - extent) // 2)}}}',
             )
         pads.append((low, high))
     return pads

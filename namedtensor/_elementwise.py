@@ -122,9 +122,9 @@ def superset(op: str, tensors: dict[str, Base]) -> tuple[str, ...]:
         extra = [name for name in tensor.axes if name not in widest.axes]
         if extra:
             lacking = [name for name in widest.axes if name not in tensor.axes]
-            guess = closest(extra[0], lacking)
-            hint = f'rename it if it is the same axis: .rename("{extra[0]} -> {guess}"); ' if guess else ""
             size = tensor.size(extra[0])
+            guess = closest(extra[0], [name for name in lacking if widest.size(name) == size])
+            hint = f'rename it if it is the same axis: .rename("{extra[0]} -> {guess}"); ' if guess else ""
             fail(
                 f"{op}: neither side has all axes of the other ({label} brings {extra[0]!r}, lacks {lacking[0]!r})",
                 found=dict(tensors),
@@ -419,7 +419,7 @@ class Elementwise(Base):
 
     def cast(self, dtype: Any) -> Tensor:
         """The values in another element type: a name such as `"bfloat16"`, or a numpy or jax type."""
-        return self._make(self._values().astype(element_type("cast", dtype)), self._axes)
+        return self._make(self._values().astype(element_type("cast", dtype, {"tensor": self})), self._axes)
 
     def mask(self, keep: Tensor, fill: float | None = None) -> Tensor:
         """Values where `keep` is true, `fill` elsewhere; by default the lowest value of the type, for softmax.
@@ -428,7 +428,12 @@ class Elementwise(Base):
         """
         check_operand("mask", keep, self)
         if keep.dtype != jnp.bool_:
-            fail(f"mask: truth values are needed, not {keep.dtype}", found={"keep": keep}, kind=DTypeError)
+            fail(
+                f"mask: truth values are needed, not {keep.dtype}",
+                found={"values": self, "keep": keep},
+                fix="compare first: keep != 0",
+                kind=DTypeError,
+            )
         extra = [name for name in keep.axes if name not in self._axes]
         if extra:
             guess = closest(extra[0], self._axes) or "..."

@@ -55,7 +55,8 @@ def describe(value: Any) -> str:
             inside = f"{', '.join(axes)}; array of shape {shape}"
         return f"({inside}) {getattr(array, 'dtype', type(array).__name__)}"
     if hasattr(value, "shape") and hasattr(value, "dtype"):
-        return f"{type(value).__name__} of shape {tuple(value.shape)}, {value.dtype}, without axis names"
+        kind = "jax array" if type(value).__module__.startswith("jax") else type(value).__name__
+        return f"{kind} of shape {tuple(value.shape)}, {value.dtype}, without axis names"
     text = repr(value)
     return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
 

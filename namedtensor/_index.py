@@ -69,8 +69,9 @@ class Indexing(Base):
         """
         position = self._position(axis, "slice")
         size = self._array.shape[position]
-        first = self._static("slice", axis, "start", start, last=size)
-        last = size if stop is None else self._static("slice", axis, "stop", stop, last=size)
+        asked = f'x.slice("{axis}", {start}' + (f", {stop})" if stop is not None else ")")
+        first = self._static("slice", axis, "start", start, last=size, asked=asked)
+        last = size if stop is None else self._static("slice", axis, "stop", stop, last=size, asked=asked)
         stride = _whole(step)
         if last < first or stride is None or stride < 1:
             fail(
@@ -213,20 +214,20 @@ class Indexing(Base):
 
     # -- checks ---------------------------------------------------------------------------------------------------
 
-    def _static(self, op: str, axis: str, what: str, place: Any, *, last: int) -> int:
+    def _static(self, op: str, axis: str, what: str, place: Any, *, last: int, asked: str | None = None) -> int:
         """A place known while tracing, counted from the front. Raises where it does not lie in 0...`last`."""
         at = _whole(place)
+        asked = asked or f'x.{op}("{axis}", {place})'
         if at is None:
             fail(
                 f"{op}: {what} must be a whole number or an integer tensor",
-                asked=f'along "{axis}"',
                 found={"tensor": self, what: place},
                 fix="name an array's axes first: nt.wrap(...)" if hasattr(place, "shape") else None,
             )
         counted = at + self.size(axis) if at < 0 else at
         if not 0 <= counted <= last:
             room = f"{axis!r} allows 0 to {last}" if last >= 0 else f"{axis!r} has no room for it"
-            fail(f"{op}: {what} {at} is out of range, {room}", asked=f'along "{axis}"', found={"tensor": self})
+            fail(f"{op}: {what} {at} is out of range, {room}", asked=asked, found={"tensor": self})
         return counted
 
     def _width(self, op: str, axis: str, size: Any, room: int, more: dict[str, Any] | None = None) -> int:
@@ -267,7 +268,7 @@ class Indexing(Base):
                 found={"tensor": self, "places": places},
                 fix="for a choice by truth values: nt.where"
                 if kind(places.dtype) == "bool"
-                else 'places.cast("int32")',
+                else 'cast them: .cast("int32")',
                 kind=DTypeError,
             )
         if op == "gather" and places.count:

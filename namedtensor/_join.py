@@ -23,7 +23,13 @@ def where(condition: Tensor, yes: Tensor | Scalar, no: Tensor | Scalar) -> Tenso
             assert isinstance(value, Base)
             tensors[label] = value
     if len(tensors) == 1:
-        fail("where: one of the two values must be a tensor", fix='for its type: nt.wrap(1.0, "")', kind=DTypeError)
+        fail(
+            "where: one of the two values must be a tensor, to say of what type the result is",
+            asked=f"nt.where(condition, {yes!r}, {no!r})",
+            found={"condition": condition},
+            fix=f'nt.wrap({yes!r}, "")',
+            kind=DTypeError,
+        )
     if len(tensors) == 3:
         same_dtype("where", tensors["yes"], tensors["no"], ("yes", "no"))
     order = superset("where", tensors)

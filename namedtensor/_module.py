@@ -97,8 +97,8 @@ def _split(module: Module) -> _Aux:
             hash(value)
         except TypeError:
             fail(
-                f"{type(module).__name__}.{name} holds a {type(value).__name__}, which is neither a tensor, a module "
-                "nor a hashable constant",
+                f"{type(module).__name__}.{name} holds something of type {type(value).__name__}, which is neither a "
+                "tensor, nor a module, nor a hashable constant",
                 fix="numpy arrays: nt.wrap(array, axes); lists of constants: a tuple",
                 kind=ModelError,
             )

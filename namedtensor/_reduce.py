@@ -26,7 +26,9 @@ class Reductions(Base):
     def _reduce(self, op: str, fn: Callable[..., jax.Array], axes: str | None, *, nonempty: bool = False) -> Tensor:
         positions = self._positions(axes, op)
         if nonempty and any(self._array.shape[p] == 0 for p in positions):
-            fail(f"{op}: there is nothing to reduce, an axis is empty", asked=repr(axes), found={"tensor": self})
+            fail(
+                f"{op}: there is nothing to reduce, an axis is empty", asked=f'x.{op}("{axes}")', found={"tensor": self}
+            )
         kept = [name for i, name in enumerate(self._axes) if i not in positions]
         return self._make(fn(self._values(), axis=positions), kept)
 

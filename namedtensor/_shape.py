@@ -26,7 +26,7 @@ class Shape(Base):
         """Other names for some axes, pairwise: `rename("s -> keys")`, `rename("s d -> keys hd")`."""
         old, new = _axes.arrow(spec, "rename")
         if len(old) != len(new):
-            fail(f"rename: {len(old)} names on the left, {len(new)} on the right", asked=repr(spec))
+            fail(f"rename: {len(old)} names on the left, {len(new)} on the right", asked=f'"{spec}"')
         for name in old:
             self._position(name, "rename")
         table = dict(zip(old, new, strict=True))
@@ -35,7 +35,7 @@ class Shape(Base):
             if renamed.count(name) > 1:
                 fail(
                     f"rename: the tensor would have two axes {name!r}",
-                    asked=repr(spec),
+                    asked=f'"{spec}"',
                     found={"tensor": self},
                     fix="pick a name that it does not have; the diagonal of two axes is not a renaming",
                 )
@@ -51,17 +51,47 @@ class Shape(Base):
         taken = [name for name in parts if name in self._axes and name != axis]
         if taken:
             fail(f"split: the tensor already has an axis {taken[0]!r}", found={"tensor": self}, fix="rename it first")
-        layout = _axes.parse(f"({into})")
-        new = layout.resolve((self._array.shape[position],), sizes, f"split of {axis!r}")
+        new = self._parts(axis, parts, sizes)
         shape = (*self._array.shape[:position], *new, *self._array.shape[position + 1 :])
         axes = (*self._axes[:position], *parts, *self._axes[position + 1 :])
         return self._make(jnp.reshape(self._values(), shape), axes)
+
+    def _parts(self, axis: str, parts: tuple[str, ...], given: dict[str, int]) -> tuple[int, ...]:
+        """Sizes of the parts of a split."""
+        size = self.size(axis)
+        asked = ", ".join([f'x.split("{axis}", "{" ".join(parts)}"', *(f"{k}={v}" for k, v in given.items())]) + ")"
+        found = {"tensor": self}
+        for name in given:
+            if name not in parts:
+                fix = did_you_mean(name, parts)
+                fail(f"split: a size is given for {name!r}, which is not a part", asked=asked, found=found, fix=fix)
+        known = {name: _axes.size("split", name, value) for name, value in given.items()}
+        free = [name for name in parts if name not in known]
+        product = math.prod(known.values())
+        if len(free) > 1:
+            fail(
+                f"split: the sizes of {' and '.join(map(repr, free))} cannot both be told from {axis!r}",
+                asked=asked,
+                found=found,
+                fix=f"give all but one: {free[0]}=...",
+            )
+        if (product == 0 or size % product) if free else product != size:
+            shown = " and ".join(f"{k}={v}" for k, v in known.items())
+            fail(
+                f"split: {axis!r} has size {size}, which {shown} "
+                + ("does not divide" if free and len(known) == 1 else "do not divide" if free else "do not make")
+                if known
+                else f"split: {axis!r} has size {size}, which no axis at all does not make",
+                asked=asked,
+                found=found,
+            )
+        return tuple(known[name] if name in known else size // product for name in parts)
 
     def merge(self, spec: str) -> Tensor:
         """Several axes as one, the first named varying slowest: `merge("kv group -> heads")`."""
         old, new = _axes.arrow(spec, "merge")
         if len(new) != 1 or not old:
-            fail("merge: one name is needed on the right", asked=repr(spec), fix='for example "kv group -> heads"')
+            fail("merge: one name is needed on the right", asked=f'"{spec}"', fix='for example "kv group -> heads"')
         for name in old:
             self._position(name, "merge")
         if new[0] in self._axes and new[0] not in old:
@@ -83,7 +113,7 @@ class Shape(Base):
         if left_out:
             fail(
                 f"flatten: {left_out[0]!r} is left out",
-                asked=repr(spec),
+                asked=f'"{spec}"',
                 found={"tensor": self},
                 fix="name every axis, or use merge, which leaves the others alone",
             )
