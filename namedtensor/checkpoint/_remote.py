@@ -70,14 +70,17 @@ class RemoteFile(Blob):
 
 
 class Remote(Origin):
-    """A prefix of an object store. `query` is what follows `?` in the address of a single file."""
+    """A prefix of an object store. With a `query`, which opens one `signed` file, no other file can be found."""
 
-    def __init__(self, store: "ObjectStore", address: str, *, lists: bool, query: str = "") -> None:
+    def __init__(
+        self, store: "ObjectStore", address: str, *, lists: bool, query: str = "", signed: str | None = None
+    ) -> None:
         self.store = store
         self.address = address
         self.name = address
         self.lists = lists
         self.query = query
+        self.signed = signed
         self.found: dict[str, Blob | None] = {}
 
     def _find(self, file: str) -> Blob | None:
@@ -86,6 +89,8 @@ class Remote(Origin):
         return self.found[file]
 
     def _look(self, file: str) -> Blob | None:
+        if self.query and file != self.signed:
+            return None
         path = "" if self.query else file
         name = f"{self.address.rstrip('/')}/{file}"
         try:
@@ -99,7 +104,7 @@ class Remote(Origin):
             except FileNotFoundError:
                 return None
             except Exception:
-                reject(name, _reason(error))
+                reject(name, _reason(error), _advice(error))
             if meta["size"]:
                 reject(name, _reason(error), "ranged reads are needed; does the server have them?")
         etag, modified = meta.get("e_tag"), meta["last_modified"]
@@ -112,7 +117,7 @@ class Remote(Origin):
         try:
             objects = obstore.list_with_delimiter(self.store)["objects"]
         except Exception as error:
-            reject(self.name, _reason(error))
+            reject(self.name, _reason(error), _advice(error))
         return sorted(PurePosixPath(item["path"]).name for item in objects)
 
 
@@ -122,14 +127,16 @@ def open_remote(address: str) -> tuple[Remote, str | None]:
     Raises `CheckpointError` for an address that is not understood, or not safe: weights decide what a model says, so
     they do not travel without protection, except on this machine.
     """
-    parts = urllib.parse.urlsplit(address)
     shown = address.partition("?")[0]
     try:
+        parts = urllib.parse.urlsplit(address)
         host, _ = parts.hostname, parts.port
     except ValueError:
         host = None
     if not host:
         reject(shown, "is not an address", "it needs a host or bucket")
+    if parts.query and parts.scheme not in ("http", "https"):
+        reject(shown, f"has a query (?...), which {parts.scheme}:// does not know", "leave it out")
     if "@" in parts.netloc:
         reject(address.rpartition("@")[2], "refuses credentials in an address", "they would end up in logs")
     if parts.fragment:
@@ -148,7 +155,7 @@ def open_remote(address: str) -> tuple[Remote, str | None]:
                 client_options={"allow_http": parts.scheme == "http"},
                 retry_config=_RETRY,
             )
-            origin = Remote(store, base, lists=False, query=parts.query)
+            origin = Remote(store, base, lists=False, query=parts.query, signed=urllib.parse.unquote(last))
         else:
             kind = S3Store if parts.scheme == "s3" else GCSStore
             prefix = urllib.parse.unquote(folder).strip("/")
@@ -170,3 +177,14 @@ def _reason(error: Exception) -> str:
     """The first line of an error of obstore, without the dump of its source that follows, nor a signed address."""
     line = str(error).strip().partition("\n")[0].strip().rstrip(":")
     return re.sub(r"\?\S+", "", line) or type(error).__name__
+
+
+def _advice(error: Exception) -> str | None:
+    # Without credentials, obstore asks the metadata service of the cloud it might run in: an error about an address
+    # that the reader never wrote.
+    if "169.254.169.254" in str(error) or "metadata.google.internal" in str(error):
+        return (
+            "no credentials were found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
+            "GOOGLE_SERVICE_ACCOUNT; for a public bucket AWS_SKIP_SIGNATURE=true or GOOGLE_SKIP_SIGNATURE=true"
+        )
+    return None

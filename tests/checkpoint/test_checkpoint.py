@@ -258,6 +258,8 @@ def test_an_ambiguous_directory_lists_what_it_holds(tmp_path):
         ("hf://name", "write hf://org/repo"),
         ("ftp://host/m.safetensors", "use a path, hf://, https://, s3:// or gs://"),
         ("https:///m.safetensors", "needs a host"),
+        ("https://[::1/m.safetensors", "needs a host"),
+        ("s3://bucket/m.safetensors?versionId=1", "has a query"),
         ("http://example.com/m.safetensors", "use https://"),
         ("https://user:secret@example.com/m.safetensors", "refuses credentials"),
         ("https://example.com/m.safetensors#part", "fragment"),

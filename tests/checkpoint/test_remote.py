@@ -182,6 +182,7 @@ def test_a_signed_address_is_used_as_it_is_and_never_shown(server, values):
     checkpoint = Checkpoint.open(f"{server.url}/m.safetensors?signature=s3cr3t")
     assert all(path == "/m.safetensors?signature=s3cr3t" for _, path, _ in server.requests)
     assert values(checkpoint, "small")["small"].tolist() == [0, 1, 2]
+    assert not checkpoint.has_file("config.json")  # the signature opens one file
     assert "s3cr3t" not in repr(checkpoint) + repr(checkpoint.weight("small", "x").array)
     assert "s3cr3t" not in refused(
         lambda: Checkpoint.open(f"{server.url}/none.safetensors?signature=s3cr3t"), "no file"
