@@ -4,6 +4,8 @@
 //! bf16, four int8) at a time, sixteen rows to a block, so that one instruction multiplies both tiles.
 //! Products of bf16 are added up in f32 with denormals taken as zero, as the processor defines it.
 
+use crate::dot::{Dot, Layout, Shared, divide};
+use crate::isa::Isa;
 use std::arch::asm;
 use std::arch::x86_64::{__cpuid_count, _xgetbv};
 use std::ops::Range;
@@ -18,8 +20,8 @@ const TILE: usize = ROWS * WIDTH;
 /// Bytes that one lane of a tile takes from a row.
 const LANE: usize = 4;
 
-/// Fewest weights' rows, and so outputs, that the kernel takes.
-pub const LEAST_OUTPUTS: usize = ROWS;
+/// Rows of x from which on tiles are the faster choice.
+const LEAST: usize = 5;
 
 /// Whether the processor has tiles for both types, and the system lets this process use them.
 pub fn available() -> bool {
@@ -227,13 +229,38 @@ macro_rules! tiled {
 tiled!(half::bf16, f32, "tdpbf16ps", |a: f32, b: f32| a + b);
 tiled!(i8, i32, "tdpbssd", i32::wrapping_add);
 
+/// Whether matrix tiles are there and the better choice.
+pub fn suits(isa: Isa, sizes: &Dot) -> bool {
+    isa == Isa::Amx && sizes.layout == Layout::Nk && sizes.m >= LEAST && sizes.n >= ROWS
+}
+
+/// Contracts operands whose lengths were checked and whose sizes [`suits`] accepts; `put` gets the index of every
+/// result, and the sum.
+pub fn dot<T: Tiled>(sizes: &Dot, x: &[T], w: &[T], put: impl Fn(usize, T::Sum) + Sync) {
+    let Dot { batch, m, n, k, .. } = *sizes;
+    let size = packed_size::<T>(m, k);
+    let mut packed = vec![0_u8; batch * size];
+    if size > 0 {
+        for (x, to) in x.chunks_exact(m * k).zip(packed.chunks_exact_mut(size)) {
+            pack(x, k, to);
+        }
+    }
+    let shared = Shared((packed.as_ptr(), w.as_ptr()));
+    divide(sizes, size_of::<T>(), |batch, outputs| {
+        let &(x, w) = shared.get();
+        let part = Part { x: x.wrapping_add(batch * size), w: w.wrapping_add(batch * n * k), m, n, k };
+        // SAFETY: `suits` and the lengths were checked.
+        unsafe { chunk(&part, outputs, |row, column, sum| put((batch * m + row) * n + column, sum)) }
+    });
+}
+
 /// Bytes of x, packed: blocks of sixteen rows.
-pub fn packed_size<T>(m: usize, k: usize) -> usize {
+fn packed_size<T>(m: usize, k: usize) -> usize {
     m.div_ceil(ROWS) * (k * size_of::<T>()).div_ceil(WIDTH) * TILE
 }
 
 /// Brings one member of the batch, rows of `k` elements, into the order of tiles; `to` holds zeros.
-pub fn pack<T: Tiled>(x: &[T], k: usize, to: &mut [u8]) {
+fn pack<T: Tiled>(x: &[T], k: usize, to: &mut [u8]) {
     if k == 0 {
         return;
     }
@@ -251,19 +278,19 @@ pub fn pack<T: Tiled>(x: &[T], k: usize, to: &mut [u8]) {
 
 /// One member of the batch; `x` packed.
 #[derive(Clone, Copy)]
-pub struct Part<T> {
-    pub x: *const u8,
-    pub w: *const T,
-    pub m: usize,
-    pub n: usize,
-    pub k: usize,
+struct Part<T> {
+    x: *const u8,
+    w: *const T,
+    m: usize,
+    n: usize,
+    k: usize,
 }
 
 /// Computes the outputs `range` of all rows and hands each, with its row and column, to `put`.
 ///
 /// # Safety
-/// [`available`]; `part` describes valid buffers with `n` of at least [`LEAST_OUTPUTS`]; `range` lies within `0..n`.
-pub unsafe fn chunk<T: Tiled>(part: &Part<T>, range: Range<usize>, put: impl Fn(usize, usize, T::Sum)) {
+/// [`available`]; `part` describes valid buffers with `n` of at least [`ROWS`]; `range` lies within `0..n`.
+unsafe fn chunk<T: Tiled>(part: &Part<T>, range: Range<usize>, put: impl Fn(usize, usize, T::Sum)) {
     let bytes = part.k * size_of::<T>();
     let (tiles, whole) = (bytes.div_ceil(WIDTH), bytes / WIDTH);
     let mut sums = [T::Sum::default(); 4 * ROWS * ROWS];

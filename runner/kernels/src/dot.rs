@@ -116,10 +116,10 @@ pub trait Contract: Element {
     #[allow(private_interfaces)]
     fn kernels(isa: Isa) -> Kernels<Self>;
 
-    /// Computes the contraction with matrix tiles, if there are any for this type and they suit the sizes.
+    /// Computes the contraction with instructions for just this type, if there are any and they suit the sizes.
     #[doc(hidden)]
     #[allow(private_interfaces)]
-    fn tiled(_isa: Isa, _sizes: &Dot, _x: &[Self], _w: &[Self], _out: Out) -> bool {
+    fn special(_isa: Isa, _sizes: &Dot, _x: &[Self], _w: &[Self], _out: Out) -> bool {
         false
     }
 }
@@ -168,7 +168,7 @@ macro_rules! kernels_of {
 }
 
 macro_rules! contract {
-    ($element:ty $(, $tiled:item)?) => {
+    ($element:ty $(, $special:item)?) => {
         impl Contract for $element {
             #[allow(private_interfaces)]
             fn kernels(isa: Isa) -> Kernels<Self> {
@@ -180,7 +180,7 @@ macro_rules! contract {
                     _ => kernels_of!(portable),
                 }
             }
-            $(#[allow(private_interfaces)] $tiled)?
+            $(#[allow(private_interfaces)] $special)?
         }
     };
 }
@@ -189,45 +189,15 @@ contract!(f16);
 contract!(
     bf16,
     #[cfg(target_arch = "x86_64")]
-    fn tiled(isa: Isa, sizes: &Dot, x: &[bf16], w: &[bf16], out: Out) -> bool {
-        let suits = tiles_suit(isa, sizes);
+    fn special(isa: Isa, sizes: &Dot, x: &[bf16], w: &[bf16], out: Out) -> bool {
+        let suits = amx::suits(isa, sizes);
         if suits {
             // SAFETY: every result is written once, within the checked length.
-            tiled(sizes, x, w, |index, sum| unsafe { out.put(index, sum) });
+            amx::dot(sizes, x, w, |index, sum| unsafe { out.put(index, sum) });
         }
         suits
     }
 );
-
-/// Rows from which on tiles are the faster ones.
-#[cfg(target_arch = "x86_64")]
-const TILED_ROWS: usize = 5;
-
-/// Whether matrix tiles are there and the better choice.
-#[cfg(target_arch = "x86_64")]
-pub(crate) fn tiles_suit(isa: Isa, sizes: &Dot) -> bool {
-    isa == Isa::Amx && sizes.layout == Layout::Nk && sizes.m >= TILED_ROWS && sizes.n >= amx::LEAST_OUTPUTS
-}
-
-/// Contracts with matrix tiles; `put` gets the index of every result, and the sum.
-#[cfg(target_arch = "x86_64")]
-pub(crate) fn tiled<T: amx::Tiled>(sizes: &Dot, x: &[T], w: &[T], put: impl Fn(usize, T::Sum) + Sync) {
-    let Dot { batch, m, n, k, .. } = *sizes;
-    let size = amx::packed_size::<T>(m, k);
-    let mut packed = vec![0_u8; batch * size];
-    if size > 0 {
-        for (x, to) in x.chunks_exact(m * k).zip(packed.chunks_exact_mut(size)) {
-            amx::pack(x, k, to);
-        }
-    }
-    let shared = Shared((packed.as_ptr(), w.as_ptr()));
-    divide(sizes, size_of::<T>(), |batch, outputs| {
-        let &(x, w) = shared.get();
-        let part = amx::Part { x: x.wrapping_add(batch * size), w: w.wrapping_add(batch * n * k), m, n, k };
-        // SAFETY: `tiles_suit` and the lengths were checked.
-        unsafe { amx::chunk(&part, outputs, |row, column, sum| put((batch * m + row) * n + column, sum)) }
-    });
-}
 
 /// Bytes of weights that one thread takes at a time.
 const CHUNK: usize = 128 << 10;
@@ -299,7 +269,7 @@ pub fn dot_with<T: Contract, O: Element>(
         return Ok(());
     }
     let target = Out { at: out.as_mut_ptr().cast(), dtype: O::DTYPE };
-    if T::tiled(isa, sizes, x, w, target) {
+    if T::special(isa, sizes, x, w, target) {
         return Ok(());
     }
     let kernels = T::kernels(isa);

@@ -3,9 +3,9 @@
 //! VNNI multiplies unsigned with signed bytes, so weights are moved up by 128 as they are loaded, and 128 times the
 //! sum of the row of x is taken off every result. Integer sums are exact, so their order is free.
 
-use crate::dot::{Dot, Layout, Shared, divide};
 #[cfg(target_arch = "x86_64")]
-use crate::dot::{tiled, tiles_suit};
+use crate::amx;
+use crate::dot::{Dot, Layout, Shared, divide};
 use crate::isa::Isa;
 use std::ops::Range;
 
@@ -78,10 +78,10 @@ fn kernels(isa: Isa) -> (Kernel, Kernel) {
 /// Contracts buffers whose lengths and instruction set were checked.
 pub(crate) fn dot(isa: Isa, sizes: &Dot, x: &[i8], w: &[i8], out: &mut [i32]) {
     #[cfg(target_arch = "x86_64")]
-    if tiles_suit(isa, sizes) {
+    if amx::suits(isa, sizes) {
         let shared = Shared(out.as_mut_ptr());
         // SAFETY: every result is written once, within the checked length.
-        return tiled(sizes, x, w, |index, sum| unsafe { shared.get().add(index).write(sum) });
+        return amx::dot(sizes, x, w, |index, sum| unsafe { shared.get().add(index).write(sum) });
     }
     let Dot { m, n, k, layout, .. } = *sizes;
     let (rows, columns) = kernels(isa);
