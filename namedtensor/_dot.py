@@ -38,17 +38,11 @@ class Contraction(Base):
         for side, tensor, opposite in (("left", self, other), ("right", other, self)):
             for name in contracted:
                 if name not in tensor.axes:
-                    # A name that neither side has is a slip of the pen; one that the other has wants renaming here.
-                    free = [n for n in tensor.axes if n not in opposite.axes] if name in opposite.axes else []
-                    pool = free or list(tensor.axes)
-                    there = {k: v for k, v in tensor.sizes.items() if k in pool}
-                    same = [k for k, v in there.items() if v == opposite.sizes.get(name)]
                     fail(
                         f"dot: {name!r} is not an axis of the {side} side ({', '.join(tensor.axes)})",
                         asked=f'left.dot(right, "{axes}")',
                         found={"left": self, "right": other},
-                        fix=(f"did you mean {same[0]!r}?" if len(same) == 1 else did_you_mean(name, pool))
-                        or f"rename the axis to contract to {name!r} on both sides",
+                        fix=_hint(name, tensor, opposite),
                     )
         if kind(self.dtype) == "bool":
             fail("dot: truth values cannot be multiplied", found={"left": self}, fix="cast first", kind=DTypeError)
@@ -56,6 +50,18 @@ class Contraction(Base):
         same_dtype("dot", self, other)
         out = result_type("dot", dtype, self)
         return self._make(*contract(self, other, contracted, out))
+
+
+def _hint(name: str, tensor: Base, opposite: Base) -> str:
+    """What was meant by an axis that `tensor` does not have."""
+    if name not in opposite.axes:  # a slip of the pen
+        return did_you_mean(name, tensor.axes) or "contract over an axis that both sides have"
+    # The other side has it: here it goes by another name, which its size may give away.
+    alike = [axis for axis, size in tensor.sizes.items() if size == opposite.size(name)]
+    alike = [axis for axis in alike if axis not in opposite.axes] or alike
+    if len(alike) == 1:
+        return f'did you mean {alike[0]!r}? If it is the same axis: .rename("{alike[0]} -> {name}")'
+    return f"rename the axis to contract to {name!r} on both sides"
 
 
 def contract(left: Base, right: Base, contracted: tuple[str, ...], out: Any) -> tuple[jax.Array, tuple[str, ...]]:
