@@ -58,7 +58,7 @@ class Layout:
                 resolved.append(stored)
                 continue
             known = math.prod(sizes[name] for name in group if name in sizes)
-            shown = f"({' '.join(group)})" if len(group) != 1 else group[0]
+            shown = f"({' '.join(group)})" if len(group) > 1 else group[0] if group else "1"
             if len(free) > 1:
                 fail(
                     f"{what}: the sizes of {' and '.join(map(repr, free))} cannot both be told from one stored axis",
@@ -68,7 +68,7 @@ class Layout:
                 )
             if (known == 0 or stored % known) if free else known != stored:
                 fail(
-                    f"{what}: stored axis {position} has size {stored}, which is not {shown or '1'}"
+                    f"{what}: stored axis {position} has size {stored}, which is not {shown}"
                     + (f" with {', '.join(f'{n}={sizes[n]}' for n in group if n in sizes)}" if group else ""),
                     asked=asked,
                     found={"stored": f"shape {tuple(shape)}"},
