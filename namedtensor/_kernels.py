@@ -7,12 +7,14 @@ library into `_native/`; without it, or with NAMEDTENSOR_KERNELS=off in the envi
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import os
 import sys
 import threading
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -78,15 +80,37 @@ def _register() -> bool:
 def worthwhile(batch: int, m: int, n: int, k: int, *, dtype: Any, out_dtype: Any, layout: str) -> bool:
     """Whether the native contraction is the better one for x `(batch, m, k)` and weights in `layout`.
 
-    By sizes and types only, so that a program is lowered alike on every machine that has the library.
+    By sizes and types only, so that a program is lowered alike on every machine that has the library; and by whether
+    the program will run where XLA's own contraction is, see `everywhere`.
     """
     dtype, out_dtype = np.dtype(dtype), np.dtype(out_dtype)
     if dtype not in _DTYPES or min(batch, m, n, k) == 0:
         return False
     if (dtype == _INT8) != jnp.issubdtype(out_dtype, jnp.integer):
         return False
+    if _without_xla.value:
+        return batch * m * n * k >= _LEAST_PRODUCTS and available()
     least, most = _ROWS[dtype][layout]
     return least <= m <= most and batch * n * k >= _LEAST_WEIGHTS and available()
+
+
+# A part of jax's own keys: functions that were traced outside are traced anew inside, and the other way round.
+_without_xla: Any = jax.make_user_context(False)
+
+
+@contextlib.contextmanager
+def everywhere() -> Iterator[None]:
+    """While the block runs, contractions of any number of rows are traced as native ones.
+
+    For programs that will run without XLA: what it would do around a contraction of its own, such as widening weights
+    to f32 in memory, has no use there.
+    """
+    with _without_xla(True):
+        yield
+
+
+# Below this many products a loop that is fused with its neighbours is better than a call.
+_LEAST_PRODUCTS = 1 << 15
 
 
 # Below this many weights a contraction takes microseconds, and fusing it with its neighbours is worth more.

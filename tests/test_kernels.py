@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from jax import lax
 
+import namedtensor as nt
 from namedtensor import _kernels
 
 native = pytest.mark.skipif(not _kernels.available(), reason="scripts/build-kernels has not built the library")
@@ -234,3 +235,22 @@ def test_a_library_that_cannot_be_loaded_is_named_and_passed_over(monkeypatch, t
 def test_layouts_have_two_names():
     with pytest.raises(ValueError, match='"nk" or "kn", not \'mk\''):
         _kernels.dot(jnp.zeros((1, 1, 4)), jnp.zeros((1, 4, 4)), layout="mk", out_dtype=F32)
+
+
+def test_where_xla_is_not_every_sizeable_contraction_is_native_and_only_while_asked_for() -> None:
+    if not _kernels.available():
+        pytest.skip("the kernels are not built")
+
+    @jax.jit
+    def product(x: jax.Array, w: jax.Array) -> jax.Array:
+        return nt.wrap(x, "m k").dot(nt.wrap(w, "n k"), "k").array
+
+    specs = jax.ShapeDtypeStruct((64, 128), "float32"), jax.ShapeDtypeStruct((32, 128), "float32")
+
+    def native() -> bool:
+        return _kernels.TARGET in product.lower(*specs).as_text()
+
+    assert not native()
+    with _kernels.everywhere():
+        assert native()
+    assert not native()

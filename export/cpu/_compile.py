@@ -12,7 +12,8 @@ from jaxlib import _jax
 from namedtensor import _kernels
 from namedtensor._errors import ModelError, fail
 from namedtensor.export.cpu._schema import message, varint
-from namedtensor.lowering._lower import LoweredEntry
+from namedtensor.lowering._lower import LoweredEntry, lower_variant
+from namedtensor.lowering._program import Program, Variant
 
 # Nothing may be left to libraries that only jaxlib holds: what is not compiled, the runner has its own code for.
 _OPTIONS: dict[str, Any] = {"xla_cpu_use_onednn": False, "xla_cpu_experimental_ynn_fusion_type": ""}
@@ -50,6 +51,12 @@ class Compiled:
         """The extensions that the code may use, by LLVM's names; all are among `CHECKED`."""
         listed = self.result.target_machine_options.features.split(",")
         return tuple(sorted(name[1:] for name in listed if name[:1] == "+" and name[1:] in CHECKED))
+
+
+def lower_entry(program: Program, variant: Variant) -> LoweredEntry:
+    """Lower a variant for the native device, where every sizeable contraction is one of the project's own kernels."""
+    with _kernels.everywhere():
+        return lower_variant(program, variant, "cpu")
 
 
 def compile_entry(entry: LoweredEntry, level: str) -> Compiled:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import namedtensor as nt
-from namedtensor.export.cpu import CpuExecutable, build
+from namedtensor.export.cpu import CpuExecutable, build, lower_entry
 from namedtensor.lowering._lower import LoweredEntry, lower_variant
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -47,8 +47,9 @@ def call(executable: CpuExecutable, arguments: list[Any], results: list[Any]) ->
 
 
 def lowered(program: nt.Program, variant: str) -> LoweredEntry:
+    """As for the native device."""
     (found,) = [v for v in program.variants() if v.name == variant]
-    return lower_variant(program, found, "cpu")
+    return lower_entry(program, found)
 
 
 def assert_as_jax(
@@ -57,6 +58,7 @@ def assert_as_jax(
     """The native device gives what jax gives. `inputs`: arrays by the names of the entry's inputs, as trees of them."""
     entry = lowered(program, variant)
     executable = build(entry, level)
+    plain = lower_variant(program, entry.variant, "cpu").stages.compile()
     model = nt.load(program.model).result()
     weights = dict(zip(program.weights(), jax.tree.leaves(model), strict=True))
     donate = program.entries[entry.variant.entry].donate
@@ -66,7 +68,7 @@ def assert_as_jax(
     specs = jax.tree.leaves(entry.stages.in_avals)
     shaped = [argument.reshape(spec.shape).astype(spec.dtype) for argument, spec in zip(arguments, specs, strict=True)]
     (tree, _) = jax.tree.unflatten(jax.tree.structure(entry.stages.in_avals), [jax.numpy.array(a) for a in shaped])
-    wanted = [np.asarray(leaf) for leaf in jax.tree.leaves(entry.stages.compile()(*tree))]
+    wanted = [np.asarray(leaf) for leaf in jax.tree.leaves(plain(*tree))]
     found = call(executable, shaped, wanted)
     for one, other in zip(found, wanted, strict=True):
         assert_close(one, other, tolerance)
