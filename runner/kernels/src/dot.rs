@@ -6,6 +6,7 @@ use crate::columns;
 use crate::element::{DType, Element};
 use crate::int8;
 use crate::isa::Isa;
+use crate::panels;
 use crate::pool;
 use crate::rows;
 use crate::simd::Portable;
@@ -85,6 +86,12 @@ impl Out {
         }
     }
 
+    /// Where element `index` is, if elements are f32.
+    #[inline(always)]
+    pub(crate) fn f32s(self, index: usize) -> Option<*mut f32> {
+        (self.dtype == DType::F32).then(|| self.at.cast::<f32>().wrapping_add(index))
+    }
+
     pub(crate) fn offset(self, elements: usize) -> Out {
         Out { at: self.at.wrapping_add(elements * self.dtype.size()), dtype: self.dtype }
     }
@@ -108,6 +115,7 @@ pub(crate) struct Kernels<T> {
     pub pack: unsafe fn(&[T], usize, *mut f32),
     pub rows: unsafe fn(&Part<T>, Range<usize>),
     pub columns: unsafe fn(&Part<T>, Range<usize>),
+    pub block: unsafe fn(&Part<T>, Layout, Range<usize>, Range<usize>),
 }
 
 /// Floating elements that the kernels are compiled for.
@@ -151,6 +159,18 @@ macro_rules! entry_points {
                 // SAFETY: handed on to the caller.
                 unsafe { columns::chunk::<$simd, T>(part, range) }
             }
+            /// # Safety
+            /// The processor has the instruction set; the rest as `panels::block` asks.
+            $(#[target_feature(enable = $features)])?
+            pub unsafe fn block<T: Element>(
+                part: &Part<T>,
+                layout: Layout,
+                rows: Range<usize>,
+                columns: Range<usize>,
+            ) where $simd: Load<T> {
+                // SAFETY: handed on to the caller.
+                unsafe { panels::block::<$simd, T>(part, layout, rows, columns) }
+            }
         }
     };
 }
@@ -163,7 +183,13 @@ entry_points!(avx512, Avx512, "avx512f,avx512bw,avx2,fma,f16c");
 
 macro_rules! kernels_of {
     ($name:ident) => {
-        Kernels { pair: $name::PAIR, pack: $name::pack, rows: $name::rows, columns: $name::columns }
+        Kernels {
+            pair: $name::PAIR,
+            pack: $name::pack,
+            rows: $name::rows,
+            columns: $name::columns,
+            block: $name::block,
+        }
     };
 }
 
@@ -274,6 +300,17 @@ pub fn dot_with<T: Contract, O: Element>(
     }
     let kernels = T::kernels(isa);
     let Dot { m, n, k, layout, .. } = *sizes;
+    if panels::suit(sizes) {
+        let widened: Vec<f32>;
+        let x = if T::DTYPE == DType::F32 {
+            x.as_ptr().cast()
+        } else {
+            widened = x.iter().map(|value| value.to_f32()).collect();
+            widened.as_ptr()
+        };
+        panels::dot(sizes, kernels.pair, Part { x, w: w.as_ptr(), out: target, m, n, k }, kernels.block);
+        return Ok(());
+    }
     let padded = match layout {
         Layout::Nk => k.next_multiple_of(kernels.pair),
         Layout::Kn => k,

@@ -127,6 +127,19 @@ fn sizes_that_several_threads_share_agree_too() {
 }
 
 #[test]
+fn many_rows_of_few_outputs_are_divided_by_rows() {
+    for isa in isas() {
+        for layout in LAYOUTS {
+            for (m, n, k) in [(420, 33, 40), (401, 8, 33), (25, 9, 0)] {
+                agrees::<f32, f32>(isa, Dot { batch: 1, m, n, k, layout });
+                agrees::<bf16, f32>(isa, Dot { batch: 2, m, n, k, layout });
+                agrees::<f16, f16>(isa, Dot { batch: 1, m, n, k, layout });
+            }
+        }
+    }
+}
+
+#[test]
 fn int8_is_exact() {
     let mut values = Values(3);
     let ks = [1, 3, 4, 15, 16, 63, 64, 65, 130, 515];
