@@ -103,6 +103,35 @@ struct Job<'a, T> {
     channels: usize,
     outputs: usize,
     plan: &'a Convolution,
+    sources: [Sources; 3],
+}
+
+/// Where along one axis each element of the window reads, for every output: offsets into x, or `PADDING`.
+struct Sources {
+    taps: usize,
+    offsets: Vec<usize>,
+}
+
+/// What is read beside x, which is zero.
+const PADDING: usize = usize::MAX;
+
+impl Sources {
+    fn new(outputs: usize, taps: usize, size: usize, stride: usize, window: Window) -> Sources {
+        let Window { stride: step, padding, dilation, base_dilation } = window;
+        let offset = |index: usize, tap: usize| {
+            // Numbers below 2^31 each, as was checked.
+            let at = usize::try_from((index * step + tap * dilation) as isize - padding).ok()?;
+            (at % base_dilation == 0 && at / base_dilation < size).then(|| at / base_dilation * stride)
+        };
+        let all = (0..outputs).flat_map(|index| (0..taps).map(move |tap| offset(index, tap).unwrap_or(PADDING)));
+        Sources { taps, offsets: all.collect() }
+    }
+
+    /// Offsets for one output, by tap.
+    #[inline(always)]
+    fn of(&self, output: usize) -> &[usize] {
+        &self.offsets[output * self.taps..(output + 1) * self.taps]
+    }
 }
 
 /// # Safety
@@ -111,10 +140,14 @@ unsafe fn run<T: Contract>(plan: &Convolution, x: *const T, kernel: *const T, ou
     let alone = Window { stride: 1, padding: 0, dilation: 1, base_dilation: 1 };
     let mut window = [alone; 3];
     window[3 - plan.window.len()..].copy_from_slice(&plan.window);
+    let (x, kernel) = (Array::new(x.cast_mut(), &plan.x), Array::new(kernel.cast_mut(), &plan.kernel));
+    let out = Array::new(out, &plan.out);
+    let axis = |i: usize| Sources::new(out.sizes[i], kernel.sizes[i], x.sizes[i], x.strides[i], window[i]);
     let job = Job {
-        x: Array::new(x.cast_mut(), &plan.x),
-        kernel: Array::new(kernel.cast_mut(), &plan.kernel),
-        out: Array::new(out, &plan.out),
+        x,
+        kernel,
+        out,
+        sources: [axis(0), axis(1), axis(2)],
         window,
         batch: plan.x.sizes[0],
         groups: plan.groups,
@@ -126,22 +159,7 @@ unsafe fn run<T: Contract>(plan: &Convolution, x: *const T, kernel: *const T, ou
     unsafe { if job.depthwise_suits() { job.depthwise() } else { job.gathered() } }
 }
 
-/// Channels whose sums are in work at once: in registers, with the widest vectors as with the narrowest.
-const LANES: usize = 32;
-
 impl<T: Contract> Job<'_, T> {
-    /// Where along one axis the window's element `tap` at output `index` reads; `None` in the padding.
-    fn source(&self, axis: usize, index: usize, tap: usize) -> Option<usize> {
-        let Window { stride, padding, dilation, base_dilation } = self.window[axis];
-        // Numbers below 2^31 each, as was checked.
-        let at = usize::try_from((index * stride + tap * dilation) as isize - padding).ok()?;
-        (at % base_dilation == 0 && at / base_dilation < self.x.sizes[axis]).then_some(at / base_dilation)
-    }
-
-    fn sources(&self, at: Spatial, tap: Spatial) -> Option<Spatial> {
-        Some([self.source(0, at[0], tap[0])?, self.source(1, at[1], tap[1])?, self.source(2, at[2], tap[2])?])
-    }
-
     fn depthwise_suits(&self) -> bool {
         self.channels == 1
             && self.outputs == 1
@@ -193,39 +211,62 @@ impl<T: Contract> Job<'_, T> {
     /// As for [`convolution`].
     #[inline(always)]
     unsafe fn row(&self, image: usize, row: usize) {
-        let taps = self.kernel.count();
-        for column in 0..self.out.sizes[2] {
-            let at = [row / self.out.sizes[1], row % self.out.sizes[1], column];
-            for first in (0..self.groups).step_by(LANES) {
-                let lanes = LANES.min(self.groups - first);
-                let mut sums = [0_f32; LANES];
-                for tap in 0..taps {
-                    let tap = place(tap, self.kernel.sizes);
-                    let Some(from) = self.sources(at, tap) else { continue };
-                    // SAFETY: channels `first..first + lanes` of a place in x and of a place in the kernel.
-                    let (x, kernel) = unsafe {
-                        (
-                            slice::from_raw_parts(self.x.address(image, first, from), lanes),
-                            slice::from_raw_parts(self.kernel.address(first, 0, tap), lanes),
-                        )
-                    };
-                    if let (Ok(x), Ok(kernel)) = (<&[T; LANES]>::try_from(x), <&[T; LANES]>::try_from(kernel)) {
-                        for lane in 0..LANES {
-                            sums[lane] += x[lane].to_f32() * kernel[lane].to_f32();
-                        }
-                    } else {
-                        for ((sum, x), kernel) in sums.iter_mut().zip(x).zip(kernel) {
-                            *sum += x.to_f32() * kernel.to_f32();
-                        }
-                    }
-                }
-                let to = self.out.address(image, first, at);
-                for (lane, &sum) in sums[..lanes].iter().enumerate() {
-                    // SAFETY: channels of a place in the result, which no other thread writes.
-                    unsafe { *to.wrapping_add(lane) = T::from_f32(sum) };
+        let [depth, height, width] = self.kernel.strides;
+        let at = [row / self.out.sizes[1], row % self.out.sizes[1]];
+        // Offsets into x and into the kernel of the rows of the window that are not in the padding, and of their elements.
+        let mut lines = Vec::new();
+        for (d, &x) in self.sources[0].of(at[0]).iter().enumerate() {
+            for (h, &y) in self.sources[1].of(at[1]).iter().enumerate() {
+                if x != PADDING && y != PADDING {
+                    lines.push((image * self.x.outer + x + y, d * depth + h * height));
                 }
             }
         }
+        let mut taps = Vec::with_capacity(lines.len() * self.kernel.sizes[2]);
+        for column in 0..self.out.sizes[2] {
+            taps.clear();
+            for &(x, kernel) in &lines {
+                let elements = self.sources[2].of(column).iter().enumerate().filter(|&(_, &offset)| offset != PADDING);
+                taps.extend(elements.map(|(w, &offset)| (x + offset, kernel + w * width)));
+            }
+            let to = self.out.address(image, 0, [at[0], at[1], column]);
+            // SAFETY: handed on to the caller; the taps are places in x and in the kernel.
+            unsafe {
+                let mut first = 0;
+                first = self.channels::<32>(&taps, to, first);
+                first = self.channels::<16>(&taps, to, first);
+                first = self.channels::<8>(&taps, to, first);
+                self.channels::<1>(&taps, to, first);
+            }
+        }
+    }
+
+    /// Outputs of one place: `LANES` channels at a time from `first` on, while there are as many. Returns: the first that
+    /// is left.
+    ///
+    /// # Safety
+    /// As for [`convolution`]; `taps` are offsets of places in x and in the kernel, `to` is a place in the result.
+    #[inline(always)]
+    unsafe fn channels<const LANES: usize>(&self, taps: &[(usize, usize)], to: *mut T, mut first: usize) -> usize {
+        while first + LANES <= self.groups {
+            let mut sums = [0_f32; LANES];
+            for &(x, kernel) in taps {
+                // SAFETY: channels `first..first + LANES` of a place in x and of one in the kernel.
+                let (x, kernel) = unsafe {
+                    (
+                        &*self.x.at.wrapping_add(x + first).cast::<[T; LANES]>(),
+                        &*self.kernel.at.wrapping_add(kernel + first).cast::<[T; LANES]>(),
+                    )
+                };
+                for lane in 0..LANES {
+                    sums[lane] += x[lane].to_f32() * kernel[lane].to_f32();
+                }
+            }
+            // SAFETY: channels of a place in the result, which no other thread writes.
+            unsafe { *to.wrapping_add(first).cast::<[T; LANES]>() = sums.map(T::from_f32) };
+            first += LANES;
+        }
+        first
     }
 
     /// # Safety
@@ -317,32 +358,41 @@ impl<T: Contract> Job<'_, T> {
     unsafe fn gather(&self, image: usize, group: usize, first: usize, rows: &mut [T]) {
         let k = self.kernel.count() * self.channels;
         let to = Array { at: rows.as_mut_ptr(), outer: k, inner: 1, sizes: [1; 3], strides: [0; 3] };
-        let channel = group * self.channels;
+        let base = image * self.x.outer + group * self.channels * self.x.inner;
         let width = self.out.sizes[2];
         let count = rows.len() / k.max(1);
+        // Elements that follow each other in a window's line as they do in x.
+        let line = self.channels * self.kernel.sizes[2];
+        let lines = self.x.inner == 1 && self.x.strides[2] == self.channels && self.window[2].dilation == 1;
+        let lines = lines && self.window[2].base_dilation == 1;
         for_each(count.div_ceil(width), |part| {
             for row in part * width..count.min((part + 1) * width) {
                 let at = place(first + row, self.out.sizes);
-                for number in 0..self.kernel.count() {
-                    // SAFETY: a row of `rows`, which no other thread writes, and channels of a place in x.
+                let [depths, heights, widths] = [0, 1, 2].map(|axis| self.sources[axis].of(at[axis]));
+                let whole = lines && !widths.contains(&PADDING);
+                let mut to = to.address(row, 0, [0; 3]);
+                for (&depth, &height) in depths.iter().flat_map(|d| heights.iter().map(move |h| (d, h))) {
+                    let inside = depth != PADDING && height != PADDING;
+                    // SAFETY: the part of a row of `rows` that a line of the window fills, which no other thread writes, and
+                    // places in x.
                     unsafe {
-                        let to =
-                            slice::from_raw_parts_mut(to.address(row, number * self.channels, [0; 3]), self.channels);
-                        match self.sources(at, place(number, self.kernel.sizes)) {
-                            None => to.fill(T::ZERO),
-                            Some(from) if self.x.inner == 1 => {
-                                to.copy_from_slice(slice::from_raw_parts(
-                                    self.x.address(image, channel, from),
-                                    to.len(),
-                                ));
-                            }
-                            Some(from) => {
-                                let from = self.x.address(image, channel, from);
+                        if inside && whole {
+                            let from = self.x.at.wrapping_add(base + depth + height + widths[0]);
+                            to.copy_from_nonoverlapping(from, line);
+                        } else {
+                            for (i, &offset) in widths.iter().enumerate() {
+                                let to = slice::from_raw_parts_mut(to.add(i * self.channels), self.channels);
+                                if !inside || offset == PADDING {
+                                    to.fill(T::ZERO);
+                                    continue;
+                                }
+                                let from = self.x.at.wrapping_add(base + depth + height + offset);
                                 to.iter_mut()
                                     .enumerate()
                                     .for_each(|(c, to)| *to = *from.wrapping_add(c * self.x.inner));
                             }
                         }
+                        to = to.add(line);
                     }
                 }
             }

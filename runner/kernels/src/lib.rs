@@ -2,7 +2,8 @@
 //!
 //! A decode step multiplies one row, or a handful, with every weight of the model, so its speed is that of reading
 //! the weights. [`dot`] reads them once, in the type they are stored in, for all rows together, and accumulates
-//! in f32 (int8: in i32). Many rows go through panels of weights that were made ready once. [`ffi`] offers it to XLA:CPU as the typed-FFI custom call `nt.dot`.
+//! in f32 (int8: in i32). Many rows go through panels of weights that were made ready once. [`ffi`] offers it to XLA:CPU
+//! as the typed-FFI custom call `nt.dot`.
 //!
 //! A result depends on the operands and on the instruction set, never on the number of threads.
 
