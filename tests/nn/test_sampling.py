@@ -1,3 +1,5 @@
+from typing import Any
+
 import jax
 import numpy as np
 import pytest
@@ -66,7 +68,7 @@ def test_all_of_them_in_order_equal_transformers():
 def drawn(x, seeds, **settings):
     """Ids drawn from each row of x, one draw for each seed: (seed, b)."""
     given = {"temperature": 1.0, "top_p": 1.0, "min_p": 0.0} | {k: v for k, v in settings.items() if k != "top_k"}
-    tensors = {name: nt.wrap(np.float32(value), "") for name, value in given.items()}
+    tensors: dict[str, Any] = {name: nt.wrap(np.float32(value), "") for name, value in given.items()}
     tensors["top_k"] = nt.wrap(np.int32(settings.get("top_k", 0)), "")
     draw = jax.jit(lambda x, seed: nn.sample(nt.random.key(seed), x, **tensors))
     return np.stack([draw(x, nt.wrap(np.uint32(seed), "")).numpy("b") for seed in range(seeds)])
