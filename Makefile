@@ -22,6 +22,7 @@ help:
 setup:
 	@scripts/setup
 	@scripts/build-kernels
+	@scripts/build-runner
 
 demo: setup
 	@$(BIN)/python -m scripts.demo

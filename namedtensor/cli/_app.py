@@ -12,6 +12,7 @@ _COMMANDS = {
     "inspect": "namedtensor.cli._inspect",
     "lower": "namedtensor.cli._lower",
     "compile": "namedtensor.cli._compile",
+    "build": "namedtensor.cli._build",
     "targets": "namedtensor.cli._targets",
     "compare": "namedtensor.cli._compare",
     "version": "namedtensor.cli._version",

@@ -1,4 +1,4 @@
-"""`namedtensor inspect`: what a checkpoint holds, or what a model is made of and what it costs."""
+"""`namedtensor inspect`: what a checkpoint or an archive holds, or what a model is made of and what it costs."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from namedtensor.targets import Chip
 
 
-@click.command(short_help="Show what a checkpoint holds, or what a model is made of and costs.")
-@click.argument("target", metavar="CHECKPOINT|MODEL")
+@click.command(short_help="Show what a checkpoint or an archive holds, or what a model is made of and costs.")
+@click.argument("target", metavar="CHECKPOINT|ARCHIVE|MODEL")
 @_app.model_weights
 @_app.assignments
 @click.option("--entry", metavar="NAME", help="Of a model, only this entry point.")
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     "this machine's processor, measured]",
 )
 @click.option("--all", "every", is_flag=True, help="Of a checkpoint, one row for each tensor; layers are not folded.")
+@click.option("--verify", is_flag=True, help="Of an archive, read every file and compare its digest.")
 @_app.as_json
 @_app.debug
 def command(
@@ -38,18 +39,30 @@ def command(
     entry: str | None,
     chips: tuple[str, ...],
     every: bool,
+    verify: bool,
     as_json: bool,
 ) -> None:
-    """Look into a checkpoint or a model. Reads headers only, never the weights.
+    """Look into a checkpoint, an archive or a model. Reads headers only, never the weights.
 
     Of a CHECKPOINT (a file, a directory, hf://, https://, s3:// or gs://): its tensors with format, shape and bytes.
+
+    Of an ARCHIVE (a .tar.zst that `namedtensor build` wrote): its files, their sizes, and for which targets they are.
+    Nothing is unpacked.
 
     Of a MODEL (a name in the zoo, or a .py file): its modules with their named axes, parameters and bytes, and for
     each entry point the arithmetic, the fewest bytes that must move, and the roofline: the time below which no
     program can stay on a chip, and whether arithmetic or memory sets it.
     """
+    if target.endswith(".tar.zst") and "://" not in target:
+        _reject(target, "an archive", weights=weights, assignments=assignments, entry=entry, chips=chips, all=every)
+        from namedtensor.cli import _packed
+
+        _packed.show(Path(target), verify=verify, as_json=as_json)
+        return
+    if verify:
+        raise click.UsageError("--verify is for archives")
     if not _is_model(target):
-        _reject_for_checkpoint(target, weights=weights, assignments=assignments, entry=entry, chips=chips)
+        _reject(target, "a checkpoint", weights=weights, assignments=assignments, entry=entry, chips=chips)
         _checkpoint(target, every=every, as_json=as_json)
         return
     from namedtensor import targets
@@ -86,11 +99,13 @@ def _is_model(target: str) -> bool:
     return not path.exists() and "/" not in target and not path.suffix
 
 
-def _reject_for_checkpoint(target: str, **given: Any) -> None:
+def _reject(target: str, kind: str, **given: Any) -> None:
     for name, value in given.items():
         if value:
             option = {"assignments": "--set", "chips": "--chip"}.get(name, f"--{name}")
-            raise click.UsageError(f"{target} is a checkpoint; {option} is for models")
+            raise click.UsageError(
+                f"{target} is {kind}; {option} is for {'checkpoints' if name == 'all' else 'models'}"
+            )
 
 
 def _checkpoint(target: str, *, every: bool, as_json: bool) -> None:

@@ -1,0 +1,83 @@
+//! What the program prints: results for people or as one JSON document, errors in one line, and exit codes.
+
+use nt_bundle::MANIFEST;
+use nt_tasks::{Classification, Error};
+use serde_json::{Value, json};
+use std::io::{ErrorKind, Write};
+use std::process::ExitCode;
+
+const FAILED: u8 = 1;
+const USAGE: u8 = 2;
+const BAD_INPUT: u8 = 3;
+/// As the shell reports SIGPIPE.
+const PIPE_CLOSED: i32 = 141;
+
+const BAR: f32 = 24.0;
+
+/// Prints an error to stderr. Exit codes: 1 the archive or the machine failed; 2 wrong usage; 3 bad input.
+pub fn report(error: &Error) -> ExitCode {
+    let (code, text) = match error {
+        Error::Usage(text) => (USAGE, format!("{text}; try --help")),
+        Error::Input(text) => (BAD_INPUT, text.clone()),
+        Error::Archive(text) => (FAILED, format!("{MANIFEST}: {text}")),
+        other => (FAILED, other.to_string()),
+    };
+    complain(&text);
+    ExitCode::from(code)
+}
+
+/// Has a panic, which only a fault of this program can cause, end it with one line.
+pub fn report_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map_or_else(String::new, |at| format!(" ({}:{})", at.file(), at.line()));
+        complain(&format!("the program has a fault{place}"));
+        std::process::exit(FAILED.into());
+    }));
+}
+
+fn complain(text: &str) {
+    // Names inside hostile files may hold anything; what reaches a terminal is printable.
+    let clean: String =
+        text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect();
+    let name = std::env::args_os().next().unwrap_or_default();
+    let name = std::path::Path::new(&name).file_name().unwrap_or_default().to_string_lossy().into_owned();
+    // Where stderr is closed there is nobody to tell.
+    let _ = writeln!(std::io::stderr(), "{name}: error: {clean}");
+}
+
+/// Prints labels as `namedtensor run` does.
+pub fn classification(model: &str, found: &Classification, as_json: bool) -> Result<(), Error> {
+    if as_json {
+        return print(&format!("{}\n", document(model, "classify", found.to_json())));
+    }
+    let mut text = String::new();
+    for (at, image) in found.images.iter().enumerate() {
+        let width = image.labels.iter().map(|found| found.label.chars().count()).max().unwrap_or(0);
+        text += if at > 0 { "\n" } else { "" };
+        text += &format!("{}\n", image.file);
+        for label in &image.labels {
+            let bar = "█".repeat((label.probability * BAR).round_ties_even() as usize);
+            let share = f64::from(label.probability) * 100.0;
+            let row = format!("  {:<width$}  {share:5.1}%  {bar}", label.label);
+            text += &format!("{}\n", row.trim_end());
+        }
+    }
+    print(&text)
+}
+
+fn document(model: &str, task: &str, result: Value) -> Value {
+    let mut document = json!({"model": model, "task": task});
+    if let (Value::Object(all), Value::Object(result)) = (&mut document, result) {
+        all.extend(result);
+    }
+    document
+}
+
+fn print(text: &str) -> Result<(), Error> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(PIPE_CLOSED),
+        Err(error) => Err(Error::Device(nt_device::Error::Run(format!("stdout cannot be written ({error})")))),
+        Ok(()) => Ok(()),
+    }
+}

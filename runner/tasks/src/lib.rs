@@ -1,0 +1,58 @@
+//! What a bundle's program does for its user: the host's side of each task, the same as `namedtensor run` does it.
+
+mod classify;
+mod image;
+mod json;
+mod preprocess;
+mod resample;
+mod session;
+mod tensor;
+
+pub use classify::{Classification, Classify, ImageLabels, Label};
+pub use preprocess::ImagePreprocess;
+pub use session::Session;
+pub use tensor::Tensor;
+
+use serde::Deserialize;
+
+/// Why a task fails, in one line for a person.
+#[derive(Debug, thiserror::Error, Clone, PartialEq, Eq)]
+pub enum Error {
+    /// What was given is missing, damaged or does not fit.
+    #[error("{0}")]
+    Input(String),
+    /// The command was not understood.
+    #[error("{0}")]
+    Usage(String),
+    /// The archive contradicts itself.
+    #[error("{0}")]
+    Archive(String),
+    #[error(transparent)]
+    Bundle(#[from] nt_bundle::Error),
+    #[error(transparent)]
+    Device(#[from] nt_device::Error),
+}
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// A bundle's task.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(tag = "task", rename_all = "lowercase")]
+pub enum Task {
+    Classify(Classify),
+}
+
+impl Task {
+    /// The task that a bundle declares.
+    ///
+    /// # Errors
+    /// [`Error::Archive`] where it is none that this program knows, or is not complete.
+    pub fn of(manifest: &nt_bundle::Manifest) -> Result<Task> {
+        let declared = serde_json::Value::Object(manifest.task.clone());
+        let task = Task::deserialize(declared).map_err(|error| Error::Archive(format!("the task: {error}")))?;
+        match &task {
+            Task::Classify(task) => task.check()?,
+        }
+        Ok(task)
+    }
+}
