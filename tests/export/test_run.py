@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import save_file
 
 import namedtensor as nt
 from namedtensor import zoo
@@ -21,7 +22,9 @@ from namedtensor.export import archive
 from namedtensor.export.archive._build import RUNNER
 from namedtensor.tasks import Classify, ImagePreprocess
 from tests.export.unpack import unpack
+from tests.golden import seeded
 
+GOLDEN = Path(__file__).parents[1] / "golden"
 SCANS = sorted((Path(__file__).parents[2] / "models" / "digits" / "scans").glob("*.png"))
 TARGETS = ["cpu:x86-64-v2", "cpu:x86-64-v3", "cpu:x86-64-v4"]
 
@@ -185,6 +188,25 @@ def test_images_are_resized_as_by_namedtensor_to_the_bit(
     for file, image in zip(files, json.loads(found.stdout)["images"], strict=True):
         ours = np.array(image["logits"], np.float32).reshape(SIDE, SIDE, 3)
         np.testing.assert_allclose(ours, preprocess(file), rtol=0, atol=1e-5, err_msg=file.name)
+
+
+def test_mobilenet_gives_the_logits_of_namedtensor_run_in_batches_of_any_size(tmp_path: Path) -> None:
+    case = GOLDEN / "mobilenet" / "timm-035"
+    shapes = json.loads((case / "parameters.json").read_text())
+    weights = {name: seeded.convolutional(name, shape) for name, shape in shapes.items()}
+    save_file(weights, tmp_path / "model.safetensors")
+    shutil.copy(case / "config.json", tmp_path)
+    program = zoo.find("mobilenet").program(tmp_path)
+    archive.build(program, tmp_path / "mobilenet.tar.zst", ["cpu:x86-64-v2"])
+    files = [GOLDEN / "images" / "scene.png", GOLDEN / "images" / "drawing.png"]
+    found = run(unpack(tmp_path / "mobilenet.tar.zst", tmp_path / "root"), *files, "--json")
+    assert (found.returncode, found.stderr) == (0, "")
+    batch = json.loads(found.stdout)["images"]
+    single = json.loads(run(tmp_path / "root" / "mobilenet", files[1], "--json").stdout)["images"]
+    session = program.start(only=["classify"])
+    # Alone or beside another, an image gets the same.
+    wanted = program.task.run(session, files).to_json()["images"]
+    assert_same([*batch, *single], [*wanted, wanted[1]])
 
 
 # What is refused, in one line
