@@ -39,6 +39,7 @@ impl Loaded {
     }
 
     pub fn deserialize(client: &Arc<Inner>, serialized: &[u8]) -> Result<Loaded> {
+        let serialized = without_ifrt_header(serialized);
         let mut args = Args::new(abi::Deserialize {
             client: client.raw,
             serialized: View::of(serialized),
@@ -114,6 +115,25 @@ impl Loaded {
     }
 }
 
+/// What the plugin serialized. jax writes a header of its own in front, for its IFRT layer: its length as a varint, and a
+/// message whose field 2 is the runtime's name.
+fn without_ifrt_header(serialized: &[u8]) -> &[u8] {
+    const NAME: &[u8] = b"\x12\x09pjrt_ifrt";
+    let mut length = 0_usize;
+    for (index, &byte) in serialized.iter().take(4).enumerate() {
+        length |= usize::from(byte & 0x7f) << (7 * index);
+        if byte & 0x80 == 0 {
+            let rest = &serialized[index + 1..];
+            return match rest.split_at_checked(length) {
+                // Field 1, the header's version, comes before: a tag and a varint of a byte.
+                Some((header, program)) if header.get(2..).is_some_and(|after| after.starts_with(NAME)) => program,
+                _ => serialized,
+            };
+        }
+    }
+    serialized
+}
+
 fn shown(element: i32, shape: &[i64]) -> String {
     match DType::ALL.into_iter().find(|&dtype| element_type(dtype) == element) {
         Some(dtype) => TensorSpec::new(dtype, shape.iter().map(|&size| size as usize).collect::<Vec<_>>()).to_string(),
@@ -167,5 +187,23 @@ impl Executable for Program {
         // Donated buffers are empty by now, and are destroyed with `args`.
         let results = outputs.into_iter().zip(&self.signature.results);
         Ok(results.map(|(raw, result)| Buffer::new(result.spec.clone(), Tensor::new(client, raw))).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_ifrt_header;
+
+    #[test]
+    fn only_jaxs_header_is_taken_off() {
+        let header = b"\x08\x03\x12\x09pjrt_ifrt*\x00";
+        let written = [&[header.len() as u8], &header[..], b"program"].concat();
+        assert_eq!(without_ifrt_header(&written), b"program");
+        let long = [&header[..], &[0; 300]].concat();
+        let length = [(long.len() & 0x7f) as u8 | 0x80, (long.len() >> 7) as u8];
+        assert_eq!(without_ifrt_header(&[&length[..], &long, b"program"].concat()), b"program");
+        for other in [&b""[..], b"program", b"\x80\x80\x80\x80\x80", b"\xff\xff\xff\x7f", &written[..10]] {
+            assert_eq!(without_ifrt_header(other), other);
+        }
     }
 }

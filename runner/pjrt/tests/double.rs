@@ -65,7 +65,8 @@ fn a_program_takes_tensors_and_gives_tensors() {
     let client = Client::new(&plugin, &[]).unwrap();
     assert_eq!(client.kind(), "double");
     assert_eq!(client.platform().unwrap(), ("double".into(), "double".into()));
-    let executable = client.load(program(b"DOUBLE 2"), &signature(2)).unwrap();
+    // With the header that jax writes in front of what the plugin serialized.
+    let executable = client.load(program(b"\x0d\x08\x03\x12\x09pjrt_ifrtDOUBLE 2"), &signature(2)).unwrap();
     let (a, b) = (upload(&client, [1.0, 2.0]), upload(&client, [3.0, 4.0]));
     let results = executable.run(vec![Arg::Borrow(&a), Arg::Borrow(&b)]).unwrap();
     assert_eq!(values(&client, &results[0]), [2.0, 3.0]);
