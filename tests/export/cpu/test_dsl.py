@@ -1,4 +1,4 @@
-"""Every operation of the DSL on the native CPU device, all of a kind in one program, operands stored in random orders."""
+"""Every operation of the DSL on the native CPU device: all of a kind in one program, operands in random orders."""
 
 import importlib
 import random
