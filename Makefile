@@ -40,7 +40,7 @@ lint: setup
 format: setup
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
-	@if cargo fmt --version >/dev/null 2>&1; then cargo fmt --manifest-path runner/Cargo.toml; fi
+	@if cargo fmt --version >/dev/null 2>&1; then cargo fmt --all --manifest-path runner/Cargo.toml; fi
 
 bench: setup
 	@set -e; for file in $$(grep -l __main__ benchmarks/*.py); do \

@@ -19,6 +19,8 @@ def main() -> None:
     job = json.loads(Path(sys.argv[1]).read_text())
     # libtpu asks the cloud's metadata server for what chip it runs on unless told not to.
     os.environ["TPU_SKIP_MDS_QUERY"] = "1"
+    # Several TPU targets are compiled side by side, and none of them holds a chip that the others could want.
+    os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"
     os.environ["JAX_PLATFORMS"] = "cpu"
     client, devices = compile_only(job)
     for program in job["programs"]:
