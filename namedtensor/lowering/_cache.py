@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import jax
+from jax.experimental.compilation_cache import compilation_cache
 
 
 class cached_on_disk:
@@ -21,12 +22,16 @@ class cached_on_disk:
         if directory is None or self._before["jax_compilation_cache_dir"] is not None:
             self._before = {}
             return
+        # jax opens its cache once and then keeps to that directory, whatever the options say later.
+        compilation_cache.reset_cache()
         jax.config.update("jax_compilation_cache_dir", str(directory / "xla"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
     def __exit__(self, *_: object) -> None:
         for option, value in self._before.items():
             jax.config.update(option, value)
+        if self._before:
+            compilation_cache.reset_cache()  # what else this process compiles is none of our business
 
 
 def cache_directory() -> Path | None:

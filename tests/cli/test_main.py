@@ -83,7 +83,18 @@ def test_an_interrupt_exits_with_130(cli: Cli, model: Path) -> None:
 def test_ctrl_c_ends_the_real_command(model: Path) -> None:
     model.write_text("import time\nprint('ready', flush=True)\ntime.sleep(60)\n")
     process = subprocess.Popen(
-        [*COMMAND, "run", str(model)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=Path.cwd()
+        # Tests that run in the background of a script inherit from it that Ctrl-C is ignored.
+        [
+            COMMAND[0],
+            "-c",
+            f"import signal; signal.signal(2, signal.default_int_handler); {COMMAND[2]}",
+            "run",
+            str(model),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path.cwd(),
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
