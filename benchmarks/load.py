@@ -7,8 +7,8 @@ times over:
 - `parallel`: a thread per core reads pieces of it into one buffer made before, the fastest plain read there is.
 - `nt.load`: the weights become jax arrays on CPU, ready to use.
 
-Each with the page cache dropped (cold) and with the file in it (warm). Prints the best rate of each, and `nt.load` as a
-share of both: the median over rounds, for a busy machine slows neighbours in time alike.
+Each with the page cache dropped (cold) and with the file in it (warm). Prints each rate's median and
+best, and `nt.load` as a share of both others, of median by median and of best by best.
 """
 
 import argparse
@@ -108,9 +108,12 @@ def main() -> None:
                     kept = ways[name](path)
                     rates[name].append(size / (time.perf_counter() - start) / 1e9)
                     del kept
-            shown = "   ".join(f"{name} {max(each):.2f} GB/s" for name, each in rates.items())
+            shown = "   ".join(
+                f"{name} {statistics.median(each):.2f} GB/s (best {max(each):.2f})" for name, each in rates.items()
+            )
             shares = ", ".join(
-                f"{statistics.median(a / b for a, b in zip(rates['nt.load'], rates[name], strict=True)):.0%} of {name}"
+                f"{statistics.median(rates['nt.load']) / statistics.median(rates[name]):.0%} of {name} "
+                f"(best {max(rates['nt.load']) / max(rates[name]):.0%})"
                 for name in ways
                 if name != "nt.load"
             )
