@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 VERSION = 1
 MANIFEST = "bundle.json"
 WEIGHTS = "weights/model.safetensors"
+TOKENIZER = "assets/tokenizer.json"
 # Tasks that the runner knows (runner/tasks).
 TASKS = ("classify",)
 
@@ -85,6 +86,7 @@ def build(
         root = Path(temporary) / name
         root.mkdir()
         shutil.copyfile(RUNNER, root / name)
+        task = _pack_assets(task, root)
         listed = []
         on_step("portable programs")
         lowered = _lowered(program)
@@ -169,6 +171,16 @@ def _task(program: Program) -> dict[str, Any]:
             f"{program.name}'s task is {task['task']}, which the runner cannot do yet; it does {', '.join(TASKS)}"
         )
     return task
+
+
+def _pack_assets(task: dict[str, Any], root: Path) -> dict[str, Any]:
+    """The task with the files that it names packed, and named by their places in the archive."""
+    tokenizer = task.get("tokenizer")
+    if tokenizer is None:
+        return task
+    (root / TOKENIZER).parent.mkdir()
+    shutil.copyfile(tokenizer, root / TOKENIZER)
+    return {**task, "tokenizer": TOKENIZER}
 
 
 def _targets(names: Sequence[str]) -> tuple[list[str], list[Any]]:

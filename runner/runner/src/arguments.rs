@@ -1,15 +1,11 @@
-//! The command line: the task's own arguments, as `namedtensor run` takes them, and what every archive has.
+//! The command line: the task's own arguments, and what every archive has.
 
+use crate::commands::{self, option};
 use clap::error::ErrorKind;
-use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use clap::{ArgAction, ArgMatches, Command, value_parser};
 use nt_bundle::Manifest;
 use nt_tasks::{Error, Task};
 use std::ffi::OsString;
-
-/// What was given, for the archive's task.
-pub enum Arguments {
-    Classify { files: Vec<OsString>, top: Option<usize> },
-}
 
 /// What every task has.
 pub struct Common {
@@ -18,13 +14,9 @@ pub struct Common {
     pub weights: Option<OsString>,
 }
 
-pub struct Parsed {
-    pub common: Common,
-    pub arguments: Arguments,
-}
-
-/// Reads the command line; None where it asked for help, which is printed then.
-pub fn parse(manifest: &Manifest, task: &Task) -> Result<Option<Parsed>, Error> {
+/// Reads the command line; None where it asked for help, which is printed then. The task's own arguments are left in
+/// the matches.
+pub fn parse(manifest: &Manifest, task: &Task) -> Result<Option<(Common, ArgMatches)>, Error> {
     let mut matches = match command(manifest, task).try_get_matches() {
         Ok(matches) => matches,
         Err(error) if error.kind() == ErrorKind::DisplayHelp => {
@@ -38,48 +30,25 @@ pub fn parse(manifest: &Manifest, task: &Task) -> Result<Option<Parsed>, Error> 
         target: matches.remove_one("target"),
         weights: matches.remove_one("weights"),
     };
-    Ok(Some(Parsed { common, arguments: arguments(&mut matches, task) }))
+    Ok(Some((common, matches)))
 }
 
 fn command(manifest: &Manifest, task: &Task) -> Command {
     let command = Command::new(manifest.name.clone())
         .disable_version_flag(true)
-        .arg(flag("json").help("Print one JSON document, with every number").action(ArgAction::SetTrue))
+        .arg(option("json").help("Print one JSON document, with every number").action(ArgAction::SetTrue))
         .arg(
-            flag("target")
+            option("target")
                 .value_name("NAME")
                 .help(format!("Run the executable of this target [{}]", targets(manifest))),
         )
         .arg(
-            flag("weights")
+            option("weights")
                 .value_name("FILE")
                 .help("Weights that are kept outside of the archive")
                 .value_parser(value_parser!(OsString)),
         );
-    match task {
-        Task::Classify(task) => command
-            .about("Labels image files (PNG, JPEG)")
-            .arg(Arg::new("IMAGE").required(true).num_args(1..).value_parser(value_parser!(OsString)))
-            .arg(
-                flag("top")
-                    .value_name("N")
-                    .help(format!("How many labels to show for each image [{}]", task.top))
-                    .value_parser(value_parser!(u32).range(1..)),
-            ),
-    }
-}
-
-fn arguments(matches: &mut ArgMatches, task: &Task) -> Arguments {
-    match task {
-        Task::Classify(_) => Arguments::Classify {
-            files: matches.remove_many("IMAGE").into_iter().flatten().collect(),
-            top: matches.remove_one::<u32>("top").map(|top| top as usize),
-        },
-    }
-}
-
-fn flag(name: &'static str) -> Arg {
-    Arg::new(name).long(name)
+    commands::declare(command, task)
 }
 
 fn targets(manifest: &Manifest) -> String {

@@ -1,14 +1,15 @@
 //! The program inside every archive: runs the model that lies beside it.
 
 mod arguments;
+mod commands;
 mod output;
 mod place;
 mod target;
 
-use arguments::{Arguments, Parsed};
 use nt_bundle::Bundle;
 use nt_cpu::Cpu;
 use nt_tasks::{Error, Session, Task};
+use output::Printer;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -23,17 +24,10 @@ fn main() -> ExitCode {
 fn run() -> Result<(), Error> {
     let bundle = Bundle::open(&place::directory()?)?;
     let task = Task::of(bundle.manifest())?;
-    let Parsed { common, arguments } = match arguments::parse(bundle.manifest(), &task)? {
-        Some(parsed) => parsed,
-        None => return Ok(()),
-    };
+    let Some((common, mut matches)) = arguments::parse(bundle.manifest(), &task)? else { return Ok(()) };
     let target = target::choose(bundle.manifest(), common.target.as_deref())?;
     let weights = bundle.weights(common.weights.as_deref().map(Path::new))?;
     let mut session = Session::new(&bundle, &Cpu, target, weights);
-    match (task, arguments) {
-        (Task::Classify(task), Arguments::Classify { files, top }) => {
-            let found = task.run(&mut session, &files, top)?;
-            output::classification(&bundle.manifest().name, &found, common.json)
-        }
-    }
+    let printer = Printer { model: bundle.manifest().name.clone(), json: common.json };
+    commands::run(&task, &mut matches, &mut session, &printer)
 }

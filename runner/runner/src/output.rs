@@ -1,7 +1,7 @@
 //! What the program prints: results for people or as one JSON document, errors in one line, and exit codes.
 
 use nt_bundle::MANIFEST;
-use nt_tasks::{Classification, Error};
+use nt_tasks::Error;
 use serde_json::{Value, json};
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
@@ -11,8 +11,6 @@ const USAGE: u8 = 2;
 const BAD_INPUT: u8 = 3;
 /// As the shell reports SIGPIPE.
 const PIPE_CLOSED: i32 = 141;
-
-const BAR: f32 = 24.0;
 
 /// Prints an error to stderr. Exit codes: 1 the archive or the machine failed; 2 wrong usage; 3 bad input.
 pub fn report(error: &Error) -> ExitCode {
@@ -45,39 +43,30 @@ fn complain(text: &str) {
     let _ = writeln!(std::io::stderr(), "{name}: error: {clean}");
 }
 
-/// Prints labels as `namedtensor run` does.
-pub fn classification(model: &str, found: &Classification, as_json: bool) -> Result<(), Error> {
-    if as_json {
-        return print(&format!("{}\n", document(model, "classify", found.to_json())));
-    }
-    let mut text = String::new();
-    for (at, image) in found.images.iter().enumerate() {
-        let width = image.labels.iter().map(|found| found.label.chars().count()).max().unwrap_or(0);
-        text += if at > 0 { "\n" } else { "" };
-        text += &format!("{}\n", image.file);
-        for label in &image.labels {
-            let bar = "█".repeat((label.probability * BAR).round_ties_even() as usize);
-            let share = f64::from(label.probability) * 100.0;
-            let row = format!("  {:<width$}  {share:5.1}%  {bar}", label.label);
-            text += &format!("{}\n", row.trim_end());
+/// Where results go.
+pub struct Printer {
+    pub model: String,
+    /// Whether one JSON document is asked for, with every number.
+    pub json: bool,
+}
+
+impl Printer {
+    /// Prints a result as the JSON document that `namedtensor run --json` prints.
+    pub fn document(&self, task: &str, result: Value) -> Result<(), Error> {
+        let mut document = json!({"model": self.model, "task": task});
+        if let (Value::Object(all), Value::Object(result)) = (&mut document, result) {
+            all.extend(result);
         }
+        self.print(&format!("{document}\n"))
     }
-    print(&text)
-}
 
-fn document(model: &str, task: &str, result: Value) -> Value {
-    let mut document = json!({"model": model, "task": task});
-    if let (Value::Object(all), Value::Object(result)) = (&mut document, result) {
-        all.extend(result);
-    }
-    document
-}
-
-fn print(text: &str) -> Result<(), Error> {
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(PIPE_CLOSED),
-        Err(error) => Err(Error::Device(nt_device::Error::Run(format!("stdout cannot be written ({error})")))),
-        Ok(()) => Ok(()),
+    /// Prints text, all of it at once.
+    pub fn print(&self, text: &str) -> Result<(), Error> {
+        let mut out = std::io::stdout().lock();
+        match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(PIPE_CLOSED),
+            Err(error) => Err(Error::Device(nt_device::Error::Run(format!("stdout cannot be written ({error})")))),
+            Ok(()) => Ok(()),
+        }
     }
 }

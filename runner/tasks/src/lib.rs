@@ -10,7 +10,7 @@ mod tensor;
 
 pub use classify::{Classification, Classify, ImageLabels, Label};
 pub use preprocess::ImagePreprocess;
-pub use session::Session;
+pub use session::{Placed, Session, Value};
 pub use tensor::Tensor;
 
 use serde::Deserialize;

@@ -2,7 +2,7 @@
 
 use crate::tensor::Tensor;
 use crate::{Error, Result};
-use nt_bundle::{Bundle, Kind, Target, Variant, WeightFile};
+use nt_bundle::{Argument, Bundle, Kind, Target, Variant, WeightFile};
 use nt_device::{Arg, Buffer, Bytes, Device, Executable};
 use std::collections::{BTreeMap, HashMap};
 
@@ -15,6 +15,33 @@ pub struct Session<'a> {
     executables: HashMap<String, Box<dyn Executable>>,
 }
 
+/// A tensor on a session's device.
+#[derive(Debug)]
+pub struct Placed {
+    pub axes: Vec<String>,
+    pub buffer: Buffer,
+}
+
+/// What a variant is given for an input or a state: a tensor of the host in any order of axes, or one that is on the
+/// device already, such as a result of another call.
+#[derive(Debug)]
+pub enum Value {
+    Host(Tensor),
+    Placed(Placed),
+}
+
+impl From<Tensor> for Value {
+    fn from(tensor: Tensor) -> Value {
+        Value::Host(tensor)
+    }
+}
+
+impl From<Placed> for Value {
+    fn from(placed: Placed) -> Value {
+        Value::Placed(placed)
+    }
+}
+
 impl<'a> Session<'a> {
     /// Nothing is put onto the device before a call needs it.
     pub fn new(bundle: &'a Bundle, device: &'a dyn Device, target: &'a Target, weights: WeightFile) -> Session<'a> {
@@ -25,40 +52,80 @@ impl<'a> Session<'a> {
         self.bundle
     }
 
-    /// Runs a variant on inputs by name, in any order of axes; returns its results by name.
+    /// Runs a variant on tensors by name, and brings its results back.
     ///
     /// # Errors
-    /// [`Error::Input`] where an input is missing or has other axes, sizes or another type; what the archive or the
-    /// device refuses.
+    /// As for [`Session::run`].
     pub fn call(&mut self, variant: &Variant, inputs: &BTreeMap<String, Tensor>) -> Result<BTreeMap<String, Tensor>> {
+        let given = inputs.iter().map(|(name, tensor)| (name.clone(), Value::Host(tensor.clone())));
+        let results = self.run(variant, given.collect())?;
+        results.into_iter().map(|(name, placed)| Ok((name, self.download(&placed)?))).collect()
+    }
+
+    /// Runs a variant on what is given for its inputs and states, by name, and that is given up to it. Results stay on
+    /// the device.
+    ///
+    /// # Errors
+    /// [`Error::Input`] where something is missing, or has other axes, sizes or another type; what the archive or the
+    /// device refuses.
+    pub fn run(&mut self, variant: &Variant, mut given: BTreeMap<String, Value>) -> Result<BTreeMap<String, Placed>> {
         self.prepare(variant)?;
-        let mut given = Vec::new();
+        let mut buffers = Vec::new();
         for argument in variant.arguments.iter().filter(|argument| argument.kind != Kind::Weight) {
-            let name = &argument.name;
-            let entry = &variant.name;
-            let Some(tensor) = inputs.get(name) else {
-                return Err(Error::Input(format!("{entry}: input {name} is missing")));
+            let Some(value) = given.remove(&argument.name) else {
+                return Err(Error::Input(format!("{}: input {} is missing", variant.name, argument.name)));
             };
-            let ordered = tensor.ordered(&argument.axes).filter(|tensor| tensor.spec == argument.spec());
-            let Some(tensor) = ordered else {
-                let (found, wanted) = (&tensor.spec, argument.spec());
-                return Err(Error::Input(format!("{entry}: input {name} is {found}, not {wanted}")));
-            };
-            given.push(self.device.upload(&tensor.spec, Bytes::from(tensor.bytes))?);
+            buffers.push(self.place(variant, argument, value)?);
         }
-        let mut given = given.into_iter();
+        let mut buffers = buffers.into_iter();
         let args = variant.arguments.iter().map(|argument| match argument.kind {
             Kind::Weight => Arg::Borrow(&self.weights[&argument.name]),
-            Kind::State | Kind::Input => Arg::Donate(given.next().expect("one for each")),
+            Kind::State | Kind::Input => Arg::Donate(buffers.next().expect("one for each")),
         });
         let args = args.collect();
         let results = self.executables[&variant.name].run(args)?;
-        let results = results.iter().zip(&variant.results).map(|(buffer, result)| {
-            let bytes = self.device.download(buffer)?;
-            let tensor = Tensor { axes: result.axes.clone(), spec: buffer.spec().clone(), bytes };
-            Ok((result.name.clone(), tensor))
-        });
-        results.collect()
+        let results = results.into_iter().zip(&variant.results);
+        Ok(results
+            .map(|(buffer, result)| (result.name.clone(), Placed { axes: result.axes.clone(), buffer }))
+            .collect())
+    }
+
+    /// Copies a tensor from the device.
+    ///
+    /// # Errors
+    /// What the device reports.
+    pub fn download(&self, placed: &Placed) -> Result<Tensor> {
+        let bytes = self.device.download(&placed.buffer)?;
+        Ok(Tensor { axes: placed.axes.clone(), spec: placed.buffer.spec().clone(), bytes })
+    }
+
+    /// Zeros on the device, as an argument of that kind: an empty state.
+    ///
+    /// # Errors
+    /// [`nt_device::Error::Memory`].
+    pub fn zeros(&self, argument: &Argument) -> Result<Placed> {
+        let spec = argument.spec();
+        let size = spec.bytes().ok_or_else(|| Error::Archive(format!("{} is larger than memory", argument.name)))?;
+        let buffer = self.device.upload(&spec, Bytes::from(vec![0; size]))?;
+        Ok(Placed { axes: argument.axes.clone(), buffer })
+    }
+
+    /// An input where and as the program takes it.
+    fn place(&self, variant: &Variant, argument: &Argument, value: Value) -> Result<Buffer> {
+        let tensor = match value {
+            Value::Placed(placed) if placed.axes == argument.axes && *placed.buffer.spec() == argument.spec() => {
+                return Ok(placed.buffer);
+            }
+            Value::Placed(placed) => self.download(&placed)?,
+            Value::Host(tensor) => tensor,
+        };
+        let ordered = tensor.ordered(&argument.axes).filter(|tensor| tensor.spec == argument.spec());
+        let Some(tensor) = ordered else {
+            let (found, wanted) = (&tensor.spec, argument.spec());
+            let (entry, name) = (&variant.name, &argument.name);
+            return Err(Error::Input(format!("{entry}: input {name} is {found}, not {wanted}")));
+        };
+        Ok(self.device.upload(&tensor.spec, Bytes::from(tensor.bytes))?)
     }
 
     fn prepare(&mut self, variant: &Variant) -> Result<()> {
