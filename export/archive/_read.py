@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -9,7 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, BinaryIO, NoReturn, cast
 
 import zstandard
 
@@ -55,45 +56,62 @@ def read(path: Path, *, verify: bool = False) -> Contents:
 
     Raises `InputError`, in one line, where the file is no archive, damaged, or of another version.
     """
+    with opened(path) as archive:
+        if verify:
+            for _, blocks in archive.members():
+                for _ in blocks:
+                    pass
+        return archive.contents
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[Opened]:
+    """An archive to read from its beginning to its end, once. Raises `InputError` as `read` does."""
     try:
-        with open(path, "rb") as file:
-            return _Reader(path, file).contents(verify)
-    except (OSError, zstandard.ZstdError, EOFError) as error:
-        detail = getattr(error, "strerror", None) or str(error).partition("\n")[0]
-        raise InputError(f"{path}: not an archive that can be read ({detail})") from error
+        file = open(path, "rb")  # noqa: SIM115 (closed below)
+    except OSError as error:
+        raise InputError(f"{path}: not an archive that can be read ({error.strerror})") from error
+    with file:
+        yield Opened(path, file)
 
 
-class _Reader:
+class Opened:
+    """An archive whose `bundle.json` was read: `contents`, and `text`, its bytes."""
+
     def __init__(self, path: Path, file: BinaryIO) -> None:
         self._path = path
-        self._file = file
+        self._file = _Digested(file)
+        self._stream = zstandard.ZstdDecompressor(max_window_size=_LARGEST_WINDOW).stream_reader(
+            cast(BinaryIO, self._file)
+        )
         if file.read(4) != _MAGIC:
             self._refuse("it is not compressed with Zstandard")
         file.seek(0)
-        self._stream = zstandard.ZstdDecompressor(max_window_size=_LARGEST_WINDOW).stream_reader(file)
-
-    def contents(self, verify: bool) -> Contents:
-        members = self._members()
-        name, size = next(members, ("", None))
+        self._records = self._members()
+        name, size = next(self._records, ("", None))
         if size is not None or not _PART.fullmatch(name):
             self._refuse("it does not start with a directory")
-        first, size = next(members, ("", None))
+        first, size = next(self._records, ("", None))
         if first != f"{name}/{MANIFEST}" or size is None:
             self._refuse(f"{MANIFEST} is not its first file")
         if size > _LARGEST_MANIFEST:
             self._refuse(f"{MANIFEST} has {size:,} bytes")
-        manifest = self._manifest(self._exactly(size))
+        self.text = self._exactly(size)
+        manifest = self._manifest(self.text)
         self._exactly(-size % _RECORD)
         if manifest["name"] != name:
             self._refuse(f"{MANIFEST} is of {manifest['name']!r}, and the directory is {name!r}")
-        files = self._files(manifest)
-        if verify:
-            self._verify(name, members, files)
-        return Contents(name, os.fstat(self._file.fileno()).st_size, manifest, files)
+        self.contents = Contents(name, os.fstat(file.fileno()).st_size, manifest, self._files(manifest))
 
-    def _verify(self, name: str, members: Iterator[tuple[str, int | None]], files: tuple[Member, ...]) -> None:
-        left = {f"{name}/{file.path}": file for file in files}
-        for path, size in members:
+    def members(self) -> Iterator[tuple[Member, Iterator[bytes]]]:
+        """Every file with what it holds, in the archive's order; a file must be read before the next one is asked for.
+
+        Raises `InputError` at the end of a file that is not what `bundle.json` says, and where one is missing: what was
+        read is to be trusted when the iteration has ended.
+        """
+        name = self.contents.name
+        left = {f"{name}/{file.path}": file for file in self.contents.files}
+        for path, size in self._records:
             if size is None:
                 if not any(place.startswith(f"{path}/") for place in left):
                     self._refuse(f"the directory {path} holds no file that {MANIFEST} lists")
@@ -103,16 +121,24 @@ class _Reader:
                 self._refuse(f"{path} is not listed in {MANIFEST}, or is there twice")
             if size != expected.bytes:
                 self._refuse(f"{path} has {size:,} bytes, not {expected.bytes:,}")
-            digest = hashlib.sha256()
-            for block in self._blocks(size):
-                digest.update(block)
-            if digest.hexdigest() != expected.sha256:
-                self._refuse(f"{path} has another digest than {MANIFEST} says")
-            self._exactly(-size % _RECORD)
+            yield expected, self._checked(path, expected)
         if left:
             self._refuse(f"{next(iter(left))} is missing")
         for _ in self._blocks(None):
             pass
+
+    def digest(self) -> str:
+        """The archive's own SHA-256 digest, in hexadecimal, once all of its members were read."""
+        return self._file.digest()
+
+    def _checked(self, path: str, expected: Member) -> Iterator[bytes]:
+        digest = hashlib.sha256()
+        for block in self._blocks(expected.bytes):
+            digest.update(block)
+            yield block
+        if digest.hexdigest() != expected.sha256:
+            self._refuse(f"{path} has another digest than {MANIFEST} says")
+        self._exactly(-expected.bytes % _RECORD)
 
     def _members(self) -> Iterator[tuple[str, int | None]]:
         """Path and size of one member after another; no size for a directory. The caller reads what it holds."""
@@ -151,7 +177,11 @@ class _Reader:
         """The next `size` bytes in pieces; without a size what is left, which only fills the last block of the tar."""
         left = _BLOCK if size is None else size
         while left:
-            block = self._stream.read(min(_BLOCK, left))
+            try:
+                block = self._stream.read(min(_BLOCK, left))
+            except (OSError, zstandard.ZstdError) as error:
+                detail = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+                self._refuse(detail)
             if not block:
                 if size is None:
                     return
@@ -199,3 +229,22 @@ class _Reader:
 
     def _refuse(self, problem: str) -> NoReturn:
         raise InputError(f"{self._path}: not an archive that can be read: {problem}")
+
+
+class _Digested:
+    """A file that knows the digest of what was read of it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._digest = hashlib.sha256()
+
+    def read(self, size: int) -> bytes:
+        block = self._file.read(size)
+        self._digest.update(block)
+        return block
+
+    def digest(self) -> str:
+        """Of the whole file: what follows the compressed data is part of it too."""
+        while self.read(_BLOCK):
+            pass
+        return self._digest.hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -21,25 +22,29 @@ _COMMANDS = {
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
-class App(click.Group):
-    """A group whose commands live in modules of their own."""
+class Commands(click.Group):
+    """A group whose commands live in modules of their own: `modules` has the module's name by the command's."""
+
+    def __init__(self, *args: Any, modules: Mapping[str, str], **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._modules = modules
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_COMMANDS)
+        return list(self._modules)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _COMMANDS:
+        if cmd_name not in self._modules:
             return None
-        command = importlib.import_module(_COMMANDS[cmd_name]).command
+        command = importlib.import_module(self._modules[cmd_name]).command
         assert isinstance(command, click.Command)
         return command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[Any, Any, list[str]]:
-        if args and args[0] not in _COMMANDS:
+        if args and args[0] not in self._modules:
             from namedtensor._errors import closest
 
-            guess = closest(args[0], _COMMANDS)
-            hint = f"did you mean {guess!r}?" if guess else f"there are {', '.join(_COMMANDS)}"
+            guess = closest(args[0], self._modules)
+            hint = f"did you mean {guess!r}?" if guess else f"there are {', '.join(self._modules)}"
             ctx.fail(f"there is no command {args[0]!r}: {hint}")
         return super().resolve_command(ctx, args)
 
@@ -51,7 +56,7 @@ went away.
 """
 
 
-@click.group(cls=App, context_settings=CONTEXT, epilog=EPILOG, no_args_is_help=True)
+@click.group(cls=Commands, modules=_COMMANDS, context_settings=CONTEXT, epilog=EPILOG, no_args_is_help=True)
 @click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
 def app() -> None:
     """Models with named axes: run them, look into them, lower them to StableHLO."""
