@@ -105,6 +105,7 @@ def build(
             "task": task,
             "entries": _entries(program, lowered),
             "targets": listed,
+            "plugins": {platform: _outside() for platform in dict.fromkeys(chip.platform for chip in chips)},
             "weights": weights,
             "files": {path: _digest(root / path) for path in _files(root)},
         }
@@ -248,6 +249,20 @@ def _accelerators(
             paths[compiled.variant] = path
         libraries = sorted({library for compiled in variants for library in compiled.libraries})
         yield {"name": name, "executables": paths, "libraries": libraries}
+
+
+def _outside() -> dict[str, Any]:
+    """The entry of a plugin that is not packed."""
+    left_out = {"the plugin": "whoever runs the archive says where it is"}
+    return {
+        "releases": {},
+        "library": None,
+        "libraries": [],
+        "data": None,
+        "host": [],
+        "glibc": None,
+        "left_out": left_out,
+    }
 
 
 def _weights(program: Program, root: Path, outside: Path | None) -> dict[str, Any]:

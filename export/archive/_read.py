@@ -24,6 +24,8 @@ _BLOCK = 1 << 20
 _LARGEST_MANIFEST = 1 << 26
 _LARGEST_WINDOW = 1 << 27
 _PART = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9._+-]{0,254}")
+# What is used of a bundle.json here.
+_FIELDS = {"name": str, "task": dict, "entries": list, "targets": list, "plugins": dict, "weights": dict}
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -199,7 +201,7 @@ class Opened:
         version = manifest.get("version") if isinstance(manifest, dict) else None
         if version != VERSION:
             self._refuse(f"{MANIFEST} has version {version!r} of the format, where {VERSION} is read here")
-        for key, kind in (("name", str), ("task", dict), ("entries", list), ("targets", list), ("weights", dict)):
+        for key, kind in _FIELDS.items():
             if not isinstance(manifest.get(key), kind):
                 self._refuse(f"{MANIFEST} has no {key}")
         for target in manifest["targets"]:

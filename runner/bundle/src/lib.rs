@@ -6,7 +6,7 @@
 mod manifest;
 mod weights;
 
-pub use manifest::{Argument, Entry, File, Kind, Manifest, Output, Target, VERSION, Variant};
+pub use manifest::{Argument, Entry, File, Kind, Manifest, Output, Plugin, Target, VERSION, Variant};
 
 use memmap2::Mmap;
 use nt_device::Bytes;

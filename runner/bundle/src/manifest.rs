@@ -20,6 +20,8 @@ pub struct Manifest {
     pub task: serde_json::Map<String, serde_json::Value>,
     pub entries: Vec<Entry>,
     pub targets: Vec<Target>,
+    /// By platform, what runs the executables of its targets; every platform but `cpu` has one.
+    pub plugins: BTreeMap<String, Plugin>,
     pub weights: Weights,
     pub files: BTreeMap<String, File>,
 }
@@ -118,6 +120,26 @@ impl Target {
     }
 }
 
+/// A PJRT plugin, with what it needs to run these programs.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plugin {
+    /// The releases that it was packed from, by package.
+    pub releases: BTreeMap<String, String>,
+    /// None where the plugin is outside of the archive.
+    pub library: Option<String>,
+    /// Shared libraries to load before the plugin, in this order.
+    pub libraries: Vec<String>,
+    /// The directory with what the plugin needs to compile on the spot (CUDA's: `xla_gpu_cuda_data_dir`).
+    pub data: Option<String>,
+    /// Shared libraries that the machine must have, beyond those of glibc.
+    pub host: Vec<String>,
+    /// The oldest glibc that has all that the plugin and the libraries call; None where they are outside.
+    pub glibc: Option<String>,
+    /// What was left out, and why: for people.
+    pub left_out: BTreeMap<String, String>,
+}
+
 /// The file with the weights.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -166,6 +188,12 @@ impl Manifest {
         self.entries.iter().find(|entry| entry.name == name)
     }
 
+    /// Paths of the files that lie in a directory of the archive.
+    pub fn files_in<'a>(&'a self, directory: &'a str) -> impl Iterator<Item = &'a str> {
+        let within = move |path: &&str| path.strip_prefix(directory).is_some_and(|rest| rest.starts_with('/'));
+        self.files.keys().map(String::as_str).filter(within)
+    }
+
     fn check(&self) -> Result<()> {
         if self.name.is_empty() || !self.name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c)) {
             return Err(Error::Manifest(format!("{:?} is no name for a model", self.name)));
@@ -200,6 +228,20 @@ impl Manifest {
             }
             if let Some(name) = names.iter().find(|&&name| !target.executables.contains_key(name)) {
                 return Err(Error::Manifest(format!("{} has no executable for {name}", target.name)));
+            }
+            let platform = target.parts().0;
+            if platform != "cpu" && !self.plugins.contains_key(platform) {
+                return Err(Error::Manifest(format!("there is no plugin for {}", target.name)));
+            }
+        }
+        for (platform, plugin) in &self.plugins {
+            for path in plugin.library.iter().chain(&plugin.libraries) {
+                self.listed(path)?;
+            }
+            if let Some(data) = &plugin.data
+                && self.files_in(data).next().is_none()
+            {
+                return Err(Error::Manifest(format!("{platform}: there are no files in {data:?}")));
             }
         }
         Ok(())
