@@ -7,11 +7,13 @@ mod preprocess;
 mod resample;
 mod session;
 mod tensor;
+mod text;
 
 pub use classify::{Classification, Classify, ImageLabels, Label};
 pub use preprocess::ImagePreprocess;
 pub use session::{Placed, Session, Value};
 pub use tensor::Tensor;
+pub use text::{Encoding, Tokenizer};
 
 use serde::Deserialize;
 
