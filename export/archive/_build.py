@@ -22,11 +22,12 @@ from jax._src import source_info_util
 
 import namedtensor
 from namedtensor._errors import InputError, ModelError, closest
+from namedtensor.export.archive._executables import Executables, Fresh, Prepared
 from namedtensor.export.archive._signature import arguments, results
 from namedtensor.export.archive._weights import write_weights
 
 if TYPE_CHECKING:
-    from namedtensor.compilers import Compiled
+    from namedtensor.compilers import Compiled, Target
     from namedtensor.lowering import Program
     from namedtensor.lowering._lower import LoweredEntry
 
@@ -66,12 +67,14 @@ def build(
     targets: Sequence[str],
     *,
     weights_outside: Path | None = None,
+    compiled: Sequence[Path] = (),
     on_step: Callable[[str], None] = lambda step: None,
 ) -> Report:
     """Compile a program for all `targets`, and pack it with its weights and the runner into `output`, a .tar.zst.
 
     The same program, weights, targets and release give the same bytes. `output` appears when it is complete, or not
     at all. `weights_outside` writes the weights to that file instead, to be given to the program when it starts.
+    `compiled` are directories of executables that `namedtensor compile` wrote: nothing is compiled then.
     `on_step` is told what is done next.
 
     Raises `ModelError` for a program that the runner cannot run, or cannot be compiled, `InputError` for a target that
@@ -79,7 +82,8 @@ def build(
     """
     name = _checked_name(program)
     task = _task(program)
-    levels, chips = _targets(targets)
+    levels, chips = split_targets(targets)
+    executables: Executables = Prepared(compiled) if compiled else Fresh()
     if not RUNNER.is_file():
         raise ModelError("the runner was not built, which every archive holds: run scripts/build-runner (needs cargo)")
     with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as temporary:
@@ -89,12 +93,12 @@ def build(
         task = _pack_assets(task, root)
         listed = []
         on_step("portable programs")
-        lowered = _lowered(program)
+        lowered = lower(program)
         for variant, entry in lowered.items():
             _write(root / _program(variant), entry.bytecode())
         for level in levels:
-            listed.append(_cpu(root, lowered, level, program, on_step))
-        listed += _accelerators(root, program, chips, on_step)
+            listed.append(_cpu(root, lowered, level, executables, on_step))
+        listed += _accelerators(root, program, chips, executables, on_step)
         on_step("weights")
         outside = None if weights_outside is None else Path(temporary) / "outside.safetensors"
         weights = _weights(program, root, outside)
@@ -184,7 +188,7 @@ def _pack_assets(task: dict[str, Any], root: Path) -> dict[str, Any]:
     return {**task, "tokenizer": TOKENIZER}
 
 
-def _targets(names: Sequence[str]) -> tuple[list[str], list[Any]]:
+def split_targets(names: Sequence[str]) -> tuple[list[str], list[Target]]:
     """CPU levels, and the other targets. Raises `InputError` for a name that is neither."""
     from namedtensor import compilers
     from namedtensor.export import cpu
@@ -204,8 +208,10 @@ def _targets(names: Sequence[str]) -> tuple[list[str], list[Any]]:
     return levels, chips
 
 
-def _lowered(program: Program) -> dict[str, LoweredEntry]:
-    """Lowered in a thread of its own: what no line of the model asks for is located at its caller's, and would differ
+def lower(program: Program) -> dict[str, LoweredEntry]:
+    """Every variant, lowered for CPU.
+
+    Lowered in a thread of its own: what no line of the model asks for is located at its caller's, and would differ
     with whoever calls."""
     for module in (threading, concurrent.futures.thread):
         source_info_util.register_exclusion(str(module.__file__))
@@ -214,33 +220,33 @@ def _lowered(program: Program) -> dict[str, LoweredEntry]:
 
 
 def _cpu(
-    root: Path, lowered: dict[str, LoweredEntry], level: str, program: Program, on_step: Callable[[str], None]
+    root: Path,
+    lowered: dict[str, LoweredEntry],
+    level: str,
+    executables: Executables,
+    on_step: Callable[[str], None],
 ) -> dict[str, Any]:
-    from namedtensor.export import cpu
-
     target = f"cpu:{level}"
     paths = {}
     for variant, entry in lowered.items():
         on_step(f"{variant} for {target}")
         path = f"targets/cpu-{level}/{variant}.ntx"
-        _write(root / path, cpu.build(entry, level).data)
+        _write(root / path, executables.cpu(entry, level))
         paths[variant] = path
     return {"name": target, "executables": paths, "libraries": []}
 
 
 def _accelerators(
-    root: Path, program: Program, chips: list[Any], on_step: Callable[[str], None]
+    root: Path, program: Program, chips: list[Target], executables: Executables, on_step: Callable[[str], None]
 ) -> Iterator[dict[str, Any]]:
     if not chips:
         return
-    from namedtensor import compilers
-
     on_step(", ".join(chip.name for chip in chips))
 
     def done(compiled: Compiled) -> None:
         on_step(f"{compiled.variant} for {compiled.target.name}")
 
-    found = compilers.compile_for(program, chips, on_compiled=done)
+    found = executables.accelerators(program, chips, done)
     for name, variants in found.items():
         paths = {}
         for compiled in variants:

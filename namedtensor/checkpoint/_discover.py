@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from namedtensor.checkpoint import _gguf, _json, _safetensors, _torch, _zip
+from namedtensor.checkpoint import _gguf, _header, _json, _safetensors, _torch, _zip
 from namedtensor.checkpoint._blob import Blob
 from namedtensor.checkpoint._entry import Entry
 from namedtensor.checkpoint._origin import Directory, Origin
@@ -44,8 +44,12 @@ def discover(source: str | Path) -> Contents:
     blob = origin.find(file)
     if blob is None:
         reject(name, f"there is no file {quoted(file)}")
-    read = _sharded if file.endswith(INDEX) else lambda _, blob: _single(blob)
-    entries, metadata = read(origin, blob)
+    if file.endswith(INDEX):
+        entries, metadata = _sharded(origin, blob)
+    elif blob.name.endswith(_header.HEADER):
+        entries, metadata = _header.read(blob)
+    else:
+        entries, metadata = _single(blob)
     return Contents(name, origin, entries, metadata)
 
 
@@ -101,6 +105,8 @@ def _choose(origin: Origin) -> str:
         if fitting:
             shown = ", ".join(fitting[:4]) + (", ..." if len(fitting) > 4 else "")
             reject(origin.name, f"holds {len(fitting)} checkpoints: {shown}", "name the one you mean")
+    if _header.HEADER in files:
+        return _header.HEADER
     return reject(origin.name, "holds no checkpoint", "a safetensors, .pt, .pth, .bin or .gguf file is needed")
 
 

@@ -59,6 +59,8 @@ _TYPES: dict[int, Format] = {
     35: _block("tq2_0", 256, 66),
     39: _block("mxfp4", 32, 17),
 }
+#: Every element format that a file can have.
+FORMATS = tuple(_TYPES.values())
 _STRING, _ARRAY, _BOOL = 8, 9, 7
 _NUMBERS: dict[int, np.dtype[Any]] = {
     code: np.dtype(name)

@@ -13,6 +13,7 @@ _COMMANDS = {
     "inspect": "namedtensor.cli._inspect",
     "lower": "namedtensor.cli._lower",
     "compile": "namedtensor.cli._compile",
+    "header": "namedtensor.cli._header",
     "build": "namedtensor.cli._build",
     "targets": "namedtensor.cli._targets",
     "compare": "namedtensor.cli._compare",

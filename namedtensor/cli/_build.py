@@ -41,6 +41,13 @@ if TYPE_CHECKING:
     metavar="FILE.safetensors",
     help="Write the weights to this file instead; whoever runs the archive says where it is.",
 )
+@click.option(
+    "--compiled",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    multiple=True,
+    help="Take executables that `namedtensor compile -o DIR` wrote, and compile nothing. May be repeated.",
+)
 @_app.model_weights
 @_app.assignments
 @_app.as_json
@@ -50,6 +57,7 @@ def command(
     names: tuple[str, ...],
     output: Path,
     weights_outside: Path | None,
+    compiled: tuple[Path, ...],
     weights: str | None,
     assignments: tuple[str, ...],
     as_json: bool,
@@ -72,7 +80,9 @@ def command(
         file = zoo.find(model)
         program = file.program(weights, file.parse(assignments))
         with zoo.located(file), _progress() as step:
-            report = archive.build(program, output, names, weights_outside=weights_outside, on_step=step)
+            report = archive.build(
+                program, output, names, weights_outside=weights_outside, compiled=compiled, on_step=step
+            )
     if as_json:
         _output.print_json(_document(file.name, report))
     else:

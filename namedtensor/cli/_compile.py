@@ -1,4 +1,4 @@
-"""`namedtensor compile`: executables for accelerators that this machine does not have, and a report of each."""
+"""`namedtensor compile`: executables, mostly for accelerators that this machine does not have, and a report of each."""
 
 from __future__ import annotations
 
@@ -13,8 +13,13 @@ from namedtensor import zoo
 from namedtensor.cli import _app, _output
 
 if TYPE_CHECKING:
+    from typing_extensions import TypeIs
+
     from namedtensor.compilers import Compiled
+    from namedtensor.export.archive import CpuVariant
     from namedtensor.lowering import Program
+
+    Row = Compiled | CpuVariant
 
 
 @click.command(short_help="Compile a model for accelerators that are not here.")
@@ -25,14 +30,14 @@ if TYPE_CHECKING:
     metavar="TARGET",
     multiple=True,
     required=True,
-    help="cuda:h100, rocm:mi300x, tpu:v5e-1, ... or a file that describes a chip. May be repeated.",
+    help="cuda:h100, rocm:mi300x, tpu:v5e-1, cpu:x86-64-v3, ... or a file that describes a chip. May be repeated.",
 )
 @click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Write executables to DIR/TARGET/VARIANT.executable; without it there is only the report.",
+    help="Write executables to DIR/TARGET/, for `build --compiled DIR`; without it there is only the report.",
 )
 @click.option("--entry", metavar="NAME", help="Only this entry point.")
 @_app.model_weights
@@ -52,29 +57,31 @@ def command(
 
     The report says, for every entry point and bucket, how large the executable is, what the chip's memory must hold
     (an error where it cannot), which of the vendor's libraries it calls, and the roofline's bound on its time. The
-    compilers are fetched once, by hash, into the cache.
+    compilers are fetched once, by hash, into the cache. Executables for CPUs are those that an archive holds.
     """
     from namedtensor import compilers
+    from namedtensor.export import archive
 
-    targets = list({one.name: one for one in (compilers.target(name) for name in names)}.values())
-    if output is not None:
-        _output.check_parent(output, "-o")
+    levels, chips = archive.split_targets(names)
+    chips = list({one.name: one for one in chips}.values())
+    if output is not None and (not output.parent.is_dir() or (output.exists() and not output.is_dir())):
+        raise click.UsageError(f"-o {output}: there is no such directory, and none can be made there")
     with _output.only_json(as_json):
         file = zoo.find(model)
         program = file.program(weights, file.parse(assignments))
         if entry is not None and entry not in program.entries:
             raise click.UsageError(f"{file.name} has no entry point {entry!r}; it has {', '.join(program.entries)}")
-        with zoo.located(file), _progress(len(program.variants(entry)) * len(targets)) as advance:
-            found = compilers.compile_for(program, targets, entry=entry, on_compiled=advance)
-    rows = [compiled for target in targets for compiled in found[target.name]]
-    if output is not None:
-        for compiled in rows:
-            path = output / compiled.target.name.replace(":", "-") / f"{compiled.variant}.executable"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with _output.replacing(path) as temporary:
-                temporary.write_bytes(compiled.serialized)
+        total = len(program.variants(entry)) * (len(levels) + len(chips))
+        with zoo.located(file), _progress(total) as advance:
+            lowered = archive.lower(program) if levels else {}
+            wanted = {name: one for name, one in lowered.items() if entry in (None, one.variant.entry)}
+            on_cpu = archive.compile_cpu(wanted, levels, advance)
+            on_chips = compilers.compile_for(program, chips, entry=entry, on_compiled=advance)
+            if output is not None:
+                archive.save(output, program, lowered, on_cpu, on_chips)
+    rows: list[Row] = [row for found in (on_cpu, on_chips) for variants in found.values() for row in variants]
     if as_json:
-        _output.print_json({"model": file.name, "compiled": [_document(compiled, program) for compiled in rows]})
+        _output.print_json({"model": file.name, "compiled": [_document(row, program) for row in rows]})
     else:
         _print(rows, program)
 
@@ -90,10 +97,18 @@ def _progress(total: int) -> Iterator[Any]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("compiling", total=total)
 
-        def advance(compiled: Compiled) -> None:
-            progress.update(task, advance=1, description=f"compiled {compiled.variant} for {compiled.target.name}")
+        def advance(compiled: Row) -> None:
+            progress.update(task, advance=1, description=f"compiled {compiled.variant} for {_target(compiled)}")
 
         yield advance
+
+
+def _is_cpu(compiled: Row) -> TypeIs[CpuVariant]:
+    return isinstance(compiled.target, str)
+
+
+def _target(compiled: Row) -> str:
+    return compiled.target if _is_cpu(compiled) else compiled.target.name
 
 
 def _bound(compiled: Compiled, program: Program) -> tuple[float, str]:
@@ -105,7 +120,15 @@ def _bound(compiled: Compiled, program: Program) -> tuple[float, str]:
     return compiled.cost.bound(rate, chip.memory_bandwidth)
 
 
-def _document(compiled: Compiled, program: Program) -> dict[str, Any]:
+def _document(compiled: Row, program: Program) -> dict[str, Any]:
+    if _is_cpu(compiled):
+        return {
+            "target": compiled.target,
+            "variant": compiled.variant,
+            "executable_bytes": len(compiled.data),
+            "temporary_bytes": compiled.temporary_bytes,
+            "compile_seconds": compiled.seconds,
+        }
     seconds, limit = _bound(compiled, program)
     return {
         "target": compiled.target.name,
@@ -128,7 +151,7 @@ def _document(compiled: Compiled, program: Program) -> dict[str, Any]:
     }
 
 
-def _print(rows: list[Compiled], program: Program) -> None:
+def _print(rows: list[Row], program: Program) -> None:
     columns = (
         "target",
         "variant",
@@ -142,6 +165,11 @@ def _print(rows: list[Compiled], program: Program) -> None:
     )
     table = _output.table(*columns, right="executable weights+state+io temporaries bound took")
     for compiled in rows:
+        if _is_cpu(compiled):
+            # The runner's own kernels and its plan of memory; a server's memory and speed are not known here.
+            sizes = _output.nbytes(len(compiled.data)), "", _output.nbytes(compiled.temporary_bytes)
+            table.add_row(compiled.target, compiled.variant, *sizes, "", "no library", "", f"{compiled.seconds:.1f} s")
+            continue
         seconds, limit = _bound(compiled, program)
         share = compiled.memory_bytes / compiled.target.chip.memory_bytes
         table.add_row(
