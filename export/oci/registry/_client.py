@@ -106,6 +106,23 @@ class Client:
             temporary.unlink(missing_ok=True)
         return place
 
+    def referrers(self, reference: Reference) -> tuple[Descriptor, ...]:
+        """What refers to the manifest with the digest of `reference`: signatures, provenance, bills of materials."""
+        access, headers = Access(reference), {"Accept": _media.INDEX}
+        digest = reference.digest or ""
+        answer = self.session.call(
+            "GET",
+            self.session.url(reference, f"referrers/{digest}"),
+            access,
+            headers=headers,
+            accept=(200, 400, 404, 405),
+        )
+        if answer.status != 200:
+            # "Referrers Tag Schema": how registries without the API keep them.
+            url = self.session.url(reference, f"manifests/{digest.replace(':', '-')}")
+            answer = self.session.call("GET", url, access, headers=headers, accept=(200, 404))
+        return Manifest.read(answer.data, _media.INDEX, str(reference)).manifests if answer.status == 200 else ()
+
     def exists(self, reference: Reference, access: Access | None = None) -> str | None:
         """The digest of what `reference` names, or None where there is nothing."""
         url = self.session.url(reference, f"manifests/{reference.digest or reference.tag}")

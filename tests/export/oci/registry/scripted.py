@@ -276,7 +276,8 @@ class Handler(BaseHTTPRequestHandler):
             if place == repository and key.startswith("sha256:"):
                 document = json.loads(data)
                 if document.get("subject", {}).get("digest") == name:
-                    listed.append({"mediaType": media_type, "digest": key, "size": len(data)})
+                    kind = document["artifactType"]
+                    listed.append({"mediaType": media_type, "digest": key, "size": len(data), "artifactType": kind})
         index = {"schemaVersion": 2, "mediaType": _media.INDEX, "manifests": listed}
         self.answer(200, json.dumps(index).encode(), Content_Type=_media.INDEX)
 
