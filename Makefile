@@ -52,6 +52,7 @@ bench: setup
 lock: setup
 	@$(COMPILE) pyproject.toml --group dev --output-file requirements.lock
 	@$(COMPILE) --constraints requirements.lock --group train --output-file requirements-train.lock
+	@$(COMPILE) --no-deps --group native --output-file requirements-native.lock
 	@# Its declared dependencies are PyTorch and more, which nothing here needs.
 	@$(COMPILE) --no-deps --group demo --output-file requirements-demo.lock
 

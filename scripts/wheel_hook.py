@@ -10,14 +10,16 @@ from hatchling.builders.config import BuilderConfig
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 NATIVE = "namedtensor/_native"
+# The static one, and the one that loads plugins.
+RUNNERS = ("runner", "runner-glibc")
 
 
 class NativeCode(BuildHookInterface[BuilderConfig]):
-    """The kernels and the runner. Without them the wheel is pure Python and installs anywhere."""
+    """The kernels and the runners. Without them the wheel is pure Python and installs anywhere."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         native = Path(self.root, NATIVE)
-        built = [*native.glob("libnt_kernels.*"), *native.glob("runner")]
+        built = [*native.glob("libnt_kernels.*"), *(native / name for name in RUNNERS if (native / name).is_file())]
         if version == "editable" or not built:
             return
         # They are ignored by git, and what git ignores is not packed unless it is named.

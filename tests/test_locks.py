@@ -15,8 +15,9 @@ def pinned(lock: Path) -> dict[str, str]:
     return dict(found)
 
 
-def test_there_are_locks_for_the_environment_the_demo_and_the_training() -> None:
-    assert {lock.name for lock in LOCKS} == {"requirements.lock", "requirements-demo.lock", "requirements-train.lock"}
+def test_there_are_locks_for_the_environment_the_runner_the_demo_and_the_training() -> None:
+    parts = ("", "-demo", "-native", "-train")
+    assert {lock.name for lock in LOCKS} == {f"requirements{part}.lock" for part in parts}
 
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.name)
