@@ -4,6 +4,7 @@ from namedtensor.export.archive._build import Report, build, compress, lower, sp
 from namedtensor.export.archive._compile import CpuVariant, compile_cpu, save
 from namedtensor.export.archive._executables import Prepared
 from namedtensor.export.archive._read import Contents, Member, Opened, is_archive, opened, read
+from namedtensor.export.archive._unpack import unpack
 
 __all__ = [
     "Contents",
@@ -21,4 +22,5 @@ __all__ = [
     "read",
     "save",
     "split_targets",
+    "unpack",
 ]
