@@ -1,10 +1,10 @@
 """Archives: a program, compiled, with its weights and the native program that runs it, as one file."""
 
-from namedtensor.export.archive._build import Report, build, compress, lower, split_targets
+from namedtensor.export.archive._build import Report, build, lower, split_targets
 from namedtensor.export.archive._compile import CpuVariant, compile_cpu, save
+from namedtensor.export.archive._compress import compress
 from namedtensor.export.archive._executables import Prepared
 from namedtensor.export.archive._read import Contents, Member, Opened, is_archive, opened, read
-from namedtensor.export.archive._unpack import unpack
 
 __all__ = [
     "Contents",
@@ -22,5 +22,4 @@ __all__ = [
     "read",
     "save",
     "split_targets",
-    "unpack",
 ]

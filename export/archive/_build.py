@@ -8,7 +8,6 @@ import json
 import os
 import re
 import shutil
-import tarfile
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -17,11 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jaxlib.version
-import zstandard
 from jax._src import source_info_util
 
 import namedtensor
 from namedtensor._errors import InputError, ModelError, closest
+from namedtensor.export.archive._compress import MANIFEST, compress, files_in
+from namedtensor.export.archive._compress import RUNNER as DYNAMIC_RUNNER
 from namedtensor.export.archive._executables import Executables, Fresh, Prepared
 from namedtensor.export.archive._signature import arguments, results
 from namedtensor.export.archive._weights import write_weights
@@ -32,19 +32,17 @@ if TYPE_CHECKING:
     from namedtensor.lowering._lower import LoweredEntry
 
 VERSION = 1
-MANIFEST = "bundle.json"
 WEIGHTS = "weights/model.safetensors"
 TOKENIZER = "assets/tokenizer.json"
 # Tasks that the runner knows (runner/tasks).
 TASKS = ("classify",)
 
 RUNNER = Path(namedtensor.__file__).with_name("_native") / "runner"
+# The one that can load plugins; linked with glibc.
+PLUGIN_RUNNER = RUNNER.with_name("runner-glibc")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _RESERVED = (MANIFEST, "assets", "plugins", "programs", "targets", "weights")
-_BLOCK = 1 << 20
-# The strongest level that is still quick: weights hardly get smaller, the runner and the programs do.
-_SMALL, _LEVEL_SMALL, _LEVEL_LARGE = 1 << 26, 19, 6
 
 
 @dataclass(frozen=True)
@@ -68,14 +66,15 @@ def build(
     *,
     weights_outside: Path | None = None,
     compiled: Sequence[Path] = (),
+    plugins: bool = True,
     on_step: Callable[[str], None] = lambda step: None,
 ) -> Report:
     """Compile a program for all `targets`, and pack it with its weights and the runner into `output`, a .tar.zst.
 
     The same program, weights, targets and release give the same bytes. `output` appears when it is complete, or not
     at all. `weights_outside` writes the weights to that file instead, to be given to the program when it starts.
-    `compiled` are directories of executables that `namedtensor compile` wrote: nothing is compiled then.
-    `on_step` is told what is done next.
+    `compiled` are directories of executables that `namedtensor compile` wrote: nothing is compiled then. Without
+    `plugins` those of accelerators stay outside, too. `on_step` is told what is done next.
 
     Raises `ModelError` for a program that the runner cannot run, or cannot be compiled, `InputError` for a target that
     does not exist, `CheckpointError` where weights cannot be read.
@@ -84,8 +83,9 @@ def build(
     task = _task(program)
     levels, chips = split_targets(targets)
     executables: Executables = Prepared(compiled) if compiled else Fresh()
-    if not RUNNER.is_file():
-        raise ModelError("the runner was not built, which every archive holds: run scripts/build-runner (needs cargo)")
+    for runner, wanted in ((RUNNER, True), (PLUGIN_RUNNER, bool(chips))):
+        if wanted and not runner.is_file():
+            raise ModelError(f"the {runner.name} of archives was not built: run scripts/build-runner (needs cargo)")
     with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as temporary:
         root = Path(temporary) / name
         root.mkdir()
@@ -99,6 +99,7 @@ def build(
         for level in levels:
             listed.append(_cpu(root, lowered, level, executables, on_step))
         listed += _accelerators(root, program, chips, executables, on_step)
+        packed_plugins = _plugins(root, listed, plugins, on_step)
         on_step("weights")
         outside = None if weights_outside is None else Path(temporary) / "outside.safetensors"
         weights = _weights(program, root, outside)
@@ -109,58 +110,20 @@ def build(
             "task": task,
             "entries": _entries(program, lowered),
             "targets": listed,
-            "plugins": {platform: _outside() for platform in dict.fromkeys(chip.platform for chip in chips)},
+            "plugins": packed_plugins,
             "weights": weights,
-            "files": {path: _digest(root / path) for path in _files(root)},
+            "files": _digests(root, weights),
         }
         text = json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
         (root / MANIFEST).write_text(text, encoding="utf-8")
         on_step("compression")
         packed = Path(temporary) / "archive"
         compress(root, packed)
-        files = {path: (root / path).stat().st_size for path in (MANIFEST, *_files(root))}
+        files = {path: (root / path).stat().st_size for path in (MANIFEST, *files_in(root))}
         if outside is not None and weights_outside is not None:
             os.replace(outside, weights_outside)
         _publish(packed, output)
     return Report(output, output.stat().st_size, files, weights_outside)
-
-
-def compress(root: Path, output: Path) -> None:
-    """Pack a directory, under its own name, as tar and Zstandard; only names and contents decide about the bytes.
-
-    `bundle.json` comes first, so that a reader knows from the start what follows.
-    """
-    files = _files(root)
-    total = sum((root / path).stat().st_size for path in files)
-    level = _LEVEL_SMALL if total <= _SMALL else _LEVEL_LARGE
-    # With threads, however many, the pieces and so the bytes are the same.
-    threads = max(1, os.cpu_count() or 1)
-    parameters = zstandard.ZstdCompressionParameters.from_level(level, threads=threads, write_checksum=1)
-    with (
-        open(output, "wb") as file,
-        zstandard.ZstdCompressor(compression_params=parameters).stream_writer(file, closefd=False) as stream,
-        tarfile.open(fileobj=stream, mode="w|", format=tarfile.GNU_FORMAT, bufsize=_BLOCK) as tar,
-    ):
-        tar.addfile(_member(root.name, 0, directory=True))
-        seen = set()
-        for path in (MANIFEST, *files):
-            for parent in reversed(Path(path).parents[:-1]):
-                if parent not in seen:
-                    seen.add(parent)
-                    tar.addfile(_member(f"{root.name}/{parent.as_posix()}", 0, directory=True))
-            with open(root / path, "rb") as content:
-                size = os.fstat(content.fileno()).st_size
-                tar.addfile(_member(f"{root.name}/{path}", size, runs=path == root.name), content)
-
-
-def _member(name: str, size: int, *, directory: bool = False, runs: bool = False) -> tarfile.TarInfo:
-    if len(name) > 98:
-        raise ModelError(f"{name}: too long a path for an archive; give the entry points shorter names")
-    member = tarfile.TarInfo(name)
-    member.size, member.mtime, member.uid, member.gid = size, 0, 0, 0
-    member.type = tarfile.DIRTYPE if directory else tarfile.REGTYPE
-    member.mode = 0o755 if directory or runs else 0o644
-    return member
 
 
 def _checked_name(program: Program) -> str:
@@ -257,25 +220,45 @@ def _accelerators(
         yield {"name": name, "executables": paths, "libraries": libraries}
 
 
-def _outside() -> dict[str, Any]:
-    """The entry of a plugin that is not packed."""
-    left_out = {"the plugin": "whoever runs the archive says where it is"}
-    return {
-        "releases": {},
-        "library": None,
-        "libraries": [],
-        "data": None,
-        "host": [],
-        "glibc": None,
-        "left_out": left_out,
-    }
+def _plugins(root: Path, listed: list[dict[str, Any]], inside: bool, on_step: Callable[[str], None]) -> dict[str, Any]:
+    """What runs the executables of accelerators, by platform."""
+    from namedtensor.export.archive._plugins import pack
+
+    called: dict[str, set[str]] = {}
+    for target in listed:
+        platform = target["name"].partition(":")[0]
+        if platform != "cpu":
+            called.setdefault(platform, set()).update(target["libraries"])
+    if not called:
+        return {}
+    (root / DYNAMIC_RUNNER).parent.mkdir()
+    shutil.copyfile(PLUGIN_RUNNER, root / DYNAMIC_RUNNER)
+    packed = {}
+    for platform, libraries in called.items():
+        on_step(f"the plugin of {platform}")
+        packed[platform] = pack(platform, libraries, root, inside=inside)
+    return packed
 
 
 def _weights(program: Program, root: Path, outside: Path | None) -> dict[str, Any]:
     path = root / WEIGHTS if outside is None else outside
     path.parent.mkdir(exist_ok=True)
-    aliases = write_weights(program, path)
-    return {"file": WEIGHTS if outside is None else None, **_digest(path), "aliases": aliases}
+    written = write_weights(program, path)
+    return {
+        "file": WEIGHTS if outside is None else None,
+        "bytes": written.bytes,
+        "sha256": written.sha256,
+        "aliases": written.aliases,
+    }
+
+
+def _digests(root: Path, weights: dict[str, Any]) -> dict[str, Any]:
+    """Size and digest of every file; the weights' were taken as they were written."""
+    known = {weights["file"]: {"bytes": weights["bytes"], "sha256": weights["sha256"]}}
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        paths = files_in(root)
+        found = pool.map(lambda path: known.get(path) or _digest(root / path), paths)
+        return dict(zip(paths, found, strict=True))
 
 
 def _entries(program: Program, lowered: dict[str, LoweredEntry]) -> list[dict[str, Any]]:
@@ -300,12 +283,6 @@ def _entries(program: Program, lowered: dict[str, LoweredEntry]) -> list[dict[st
 
 def _program(variant: str) -> str:
     return f"programs/{variant}.mlirbc"
-
-
-def _files(root: Path) -> list[str]:
-    """Every file but the one that describes the others, sorted."""
-    found = (path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
-    return sorted(path for path in found if path != MANIFEST)
 
 
 def _write(path: Path, data: bytes) -> None:

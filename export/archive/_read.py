@@ -15,7 +15,8 @@ from typing import Any, BinaryIO, NoReturn, cast
 import zstandard
 
 from namedtensor._errors import InputError
-from namedtensor.export.archive._build import MANIFEST, VERSION
+from namedtensor.export.archive._build import VERSION
+from namedtensor.export.archive._compress import MANIFEST
 
 _MAGIC = b"\x28\xb5\x2f\xfd"
 _RECORD = 512
@@ -209,6 +210,10 @@ class Opened:
             paths = target.get("executables") if known else None
             if not isinstance(paths, dict) or not all(isinstance(path, str) for path in paths.values()):
                 self._refuse(f"{MANIFEST} has a target without a name or executables")
+        for plugin in manifest["plugins"].values():
+            known = isinstance(plugin, dict) and isinstance(plugin.get("releases"), dict)
+            if not known or not isinstance(plugin.get("left_out"), dict):
+                self._refuse(f"{MANIFEST} has a plugin without releases or left_out")
         for entry in manifest["entries"]:
             if not isinstance(entry, dict) or not isinstance(entry.get("variants"), list):
                 self._refuse(f"{MANIFEST} has an entry point without variants")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,21 +42,43 @@ _NAMES = {
 }
 
 
-def write_weights(program: Program, path: Path) -> dict[str, str]:
+@dataclass(frozen=True)
+class Written:
+    """A file of weights: its size and digest, and weights that are another's tensor, by that one's name."""
+
+    bytes: int
+    sha256: str
+    aliases: dict[str, str]
+
+
+def write_weights(program: Program, path: Path) -> Written:
     """Write the model's weights, in the types and the order of axes that the program takes.
 
-    Returns: weights that are another's tensor, and that one's name. Raises `CheckpointError` where they cannot be read.
+    Raises `CheckpointError` where they cannot be read.
     """
     own, aliases = _unique(program.weights())
     # Tensors of whole lines come first, so that none of them is moved off its line by another's odd size.
     order = sorted(own, key=lambda name: (_nbytes(own[name]) % _ALIGNMENT != 0, name))
-    with open(path, "wb") as file:
-        file.write(_header(own, order))
-        for group in _groups(own, order):
-            tensors = load([own[name] for name in group], progress=False).result()
+    digest = hashlib.sha256()
+    # While some tensors are written and hashed, the next ones are read.
+    with open(path, "wb") as file, ThreadPoolExecutor(max_workers=1) as hashing:
+        data: Any = _header(own, order)
+        file.write(data)
+        digest.update(data)
+        groups = [[own[name] for name in group] for group in _groups(own, order)]
+        loading = load(groups[0], progress=False) if groups else None
+        for following in (*groups[1:], None):
+            if loading is None:
+                break
+            tensors = loading.result()
+            loading = None if following is None else load(following, progress=False)
             for tensor in tensors:
-                file.write(np.ascontiguousarray(np.asarray(tensor)).tobytes())
-    return aliases
+                data = np.ascontiguousarray(np.asarray(tensor)).reshape(-1).view(np.uint8)
+                hashed = hashing.submit(digest.update, data)
+                file.write(data)
+                hashed.result()
+        size = file.tell()
+    return Written(size, digest.hexdigest(), aliases)
 
 
 def _unique(weights: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:

@@ -48,6 +48,11 @@ if TYPE_CHECKING:
     multiple=True,
     help="Take executables that `namedtensor compile -o DIR` wrote, and compile nothing. May be repeated.",
 )
+@click.option(
+    "--plugins/--no-plugins",
+    default=True,
+    help="Pack the plugins that run the executables of accelerators (the default), or leave them to whoever runs it.",
+)
 @_app.model_weights
 @_app.assignments
 @_app.as_json
@@ -58,14 +63,16 @@ def command(
     output: Path,
     weights_outside: Path | None,
     compiled: tuple[Path, ...],
+    plugins: bool,
     weights: str | None,
     assignments: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Pack MODEL into one archive: compiled for each TARGET, with its weights and a native program that runs it.
 
-    Unpacked anywhere, the program in it needs no Python and no libraries. It runs the executables of CPU targets;
-    those for accelerators are packed for a runner that has their plugin.
+    Unpacked anywhere, the program in it needs no Python and no libraries for CPU targets. For accelerators the archive
+    holds the plugin that runs their executables, and of the vendor's libraries those that they call; the machine brings
+    the driver, and glibc 2.28 or later.
     """
     from namedtensor.export import archive
 
@@ -81,7 +88,13 @@ def command(
         program = file.program(weights, file.parse(assignments))
         with zoo.located(file), _progress() as step:
             report = archive.build(
-                program, output, names, weights_outside=weights_outside, compiled=compiled, on_step=step
+                program,
+                output,
+                names,
+                weights_outside=weights_outside,
+                compiled=compiled,
+                plugins=plugins,
+                on_step=step,
             )
     if as_json:
         _output.print_json(_document(file.name, report))

@@ -30,10 +30,19 @@ def show(path: Path, *, verify: bool, as_json: bool) -> None:
     click.echo()
     for target in contents.manifest["targets"]:
         click.echo(f"{target['name']}: {_target(target)}")
+    for platform, plugin in contents.manifest["plugins"].items():
+        click.echo(f"{platform}: {_plugin(plugin)}")
     if not contents.manifest["weights"].get("file"):
         click.echo("The weights are outside: give the program their file (--weights).")
+    left_out = _left_out(contents.manifest)
+    if left_out:
+        table = _output.table("left out", "of", "why")
+        for row in left_out:
+            table.add_row(*row)
+        click.echo()
+        _output.print_table(table)
     if verify:
-        click.echo("Every file has the digest that stands in bundle.json.")
+        click.echo("\nEvery file has the digest that stands in bundle.json.")
 
 
 def _title(contents: Contents) -> str:
@@ -50,6 +59,23 @@ def _target(target: dict[str, Any]) -> str:
     executables = f"{count} executable" + "s" * (count != 1)
     if target["name"].startswith("cpu:"):
         return f"{executables}, run by the archive's own program"
-    libraries = target.get("libraries") or []
-    called = ", ".join(map(str, libraries)) if isinstance(libraries, list) and libraries else "no vendor library"
-    return f"{executables}, calling {called}; the plugin that runs them is not packed"
+    return f"{executables}, calling {_listed(target.get('libraries')) or 'no vendor library'}"
+
+
+def _plugin(plugin: dict[str, Any]) -> str:
+    releases = _listed([f"{name} {version}" for name, version in plugin["releases"].items()])
+    here = "the plugin is packed" if plugin.get("library") else "the plugin is outside: give it to the program"
+    glibc = f", glibc {plugin['glibc']}" if plugin.get("glibc") else ""
+    return f"{here} ({releases}); the machine brings {_listed(plugin.get('host')) or 'its driver'}{glibc}"
+
+
+def _left_out(manifest: dict[str, Any]) -> list[tuple[str, str, str]]:
+    return [
+        (str(name), platform, str(why))
+        for platform, plugin in manifest["plugins"].items()
+        for name, why in plugin["left_out"].items()
+    ]
+
+
+def _listed(names: Any) -> str:
+    return ", ".join(map(str, names)) if isinstance(names, list) else ""

