@@ -22,7 +22,7 @@ from namedtensor.export.oci.registry._content import Descriptor, Manifest
 from namedtensor.export.oci.registry._errors import RegistryError
 from namedtensor.export.oci.registry._patience import Patience
 from namedtensor.export.oci.registry._push import Pushed, Watcher, push
-from namedtensor.export.oci.registry._reference import Reference
+from namedtensor.export.oci.registry._reference import Reference, checked_repository
 from namedtensor.export.oci.registry._session import Timeouts
 
 __all__ = [
@@ -35,5 +35,6 @@ __all__ = [
     "RegistryError",
     "Timeouts",
     "Watcher",
+    "checked_repository",
     "push",
 ]

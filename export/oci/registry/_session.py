@@ -184,7 +184,8 @@ class Session:
         content: Any = None
         if body is not None:
             headers = {**headers, "Content-Length": str(body.length)}
-            content = self._watched(body)
+            # Cancelled or not, a chunk that is under way may end: most registries forget an upload that is cut in one.
+            content = body.parts()
         elif method in ("POST", "PUT", "PATCH"):
             headers = {**headers, "Content-Length": "0"}
         timeout = httpx2.Timeout(max(idle_s or 0.0, self.timeouts.idle), connect=self.timeouts.connect, pool=None)
@@ -206,11 +207,6 @@ class Session:
             if self.cancelled.is_set():
                 raise Cancelled("cancelled") from error
             raise
-
-    def _watched(self, body: Body) -> Iterator[bytes]:
-        for part in body.parts():
-            self._check()
-            yield part
 
     def _check(self) -> None:
         if self.cancelled.is_set():

@@ -124,7 +124,9 @@ class Keys:
     def _fetch(self, access: Access, url: str, asked: dict[str, str], credentials: Credentials | None) -> _Token:
         """A token for `access`, from the server that the challenge names as its realm."""
         registry = access.reference.registry
-        realm = _urls.follow(asked.get("realm", ""), url, plain_http=self._plain_http(registry))
+        if not asked.get("realm"):
+            raise RegistryError(f"{registry} asks for a token, and does not say where there are any", 401)
+        realm = _urls.follow(asked["realm"], url, plain_http=self._plain_http(registry))
         service = {"service": asked["service"]} if asked.get("service") else {}
         scopes = list(dict.fromkeys([*access.scopes, *asked.get("scope", "").split()]))
         if credentials is not None and credentials.identity_token:

@@ -162,10 +162,12 @@ class _Transfer:
         try:
             self._chunk = max(self._chunk, min(chunk, _MAX_CHUNK))
             self._location = self._follow(location, self._session.url(self._access.reference, ""))
-            return self._ask()
+            known = self._ask()
         except RegistryError:
+            known = False
+        if not known:
             self._location = None
-            return False
+        return known
 
     def run(self) -> None:
         """Send what the registry does not have."""
