@@ -1,4 +1,4 @@
-"""`scripts/system-packages`: installs what is missing where it can, and never costs more than the tests that need it."""
+"""`scripts/system-packages`: installs what is missing where it can, and costs no more than the tests that need it."""
 
 from __future__ import annotations
 
