@@ -179,11 +179,13 @@ def find(model: str | Path) -> ModelFile:
         raise ChoiceError(f"there is no model file {text}")
     if path.suffix != ".py":
         raise ChoiceError(f"{text} is not a model: a model is a .py file, or a name in the zoo ({', '.join(names())})")
-    path = path.resolve()
+    real = path.resolve()
     for root in _zoo_paths():
-        if path.name == "model.py" and path.parent.parent == root.resolve():
-            return _load_zoo(path.parent.name)
-    return _load_file(path)
+        if real.name == "model.py" and real.parent.parent == root.resolve():
+            return _load_zoo(real.parent.name)
+    # A link stays one: what lies beside it, and not beside what it points to, is what the file may import. By such
+    # links build systems show a model the files that it declares, and no others.
+    return _load_file(Path(os.path.abspath(path)))
 
 
 class located:

@@ -54,6 +54,18 @@ def test_files_beside_it_are_found(tmp_path: Path, line: str) -> None:
     assert zoo.find(write(tmp_path / "mine.py", f"{line}\n{PROGRAM}")).module.SIZE == 3
 
 
+def test_what_lies_beside_a_link_is_found_and_not_what_lies_beside_its_target(tmp_path: Path) -> None:
+    write(tmp_path / "there" / "mine.py", f"from .sizes import SIZE\n{PROGRAM}")
+    write(tmp_path / "there" / "sizes.py", "SIZE = 3\n")
+    (tmp_path / "here").mkdir()
+    link = tmp_path / "here" / "mine.py"
+    link.symlink_to(tmp_path / "there" / "mine.py")
+    with pytest.raises(ModelError, match="sizes"):
+        zoo.find(link)
+    write(tmp_path / "here" / "sizes.py", "SIZE = 5\n")
+    assert zoo.find(link).module.SIZE == 5
+
+
 def test_a_file_inside_a_package_finds_what_is_above_it(tmp_path: Path) -> None:
     write(tmp_path / "pkg" / "__init__.py", "")
     write(tmp_path / "pkg" / "common.py", "SIZE = 4\n")

@@ -5,6 +5,7 @@ from namedtensor.export.archive._compile import CpuVariant, compile_cpu, save
 from namedtensor.export.archive._compress import compress
 from namedtensor.export.archive._executables import Prepared
 from namedtensor.export.archive._read import Contents, Member, Opened, is_archive, opened, read
+from namedtensor.export.archive._unpack import unpack
 
 __all__ = [
     "Contents",
@@ -22,4 +23,5 @@ __all__ = [
     "read",
     "save",
     "split_targets",
+    "unpack",
 ]

@@ -15,6 +15,7 @@ _COMMANDS = {
     "compile": "namedtensor.cli._compile",
     "header": "namedtensor.cli._header",
     "build": "namedtensor.cli._build",
+    "check": "namedtensor.cli._check",
     "targets": "namedtensor.cli._targets",
     "compare": "namedtensor.cli._compare",
     "version": "namedtensor.cli._version",
