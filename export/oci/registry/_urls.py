@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from namedtensor.export.oci.registry._errors import RegistryError
 from namedtensor.export.oci.registry._reference import is_loopback
 
 _PORTS = {"http": 80, "https": 443}
+# RFC 3986 has no other characters. Of others, two parsers may make two different hosts.
+_ADDRESS = re.compile(r"[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]+")
 
 
 def origin(url: str) -> tuple[str, str, int]:
@@ -23,7 +26,7 @@ def follow(location: str, base: str, *, plain_http: bool = False) -> str:
     what they mean. Another host is reached by TLS, unless `plain_http` was asked for, and this machine only from a
     registry on this machine. Raises `RegistryError` otherwise.
     """
-    parts, here = _split(urljoin(base, location)), _split(base)
+    parts, here = _split(location, base), _split(base)
     if (parts.scheme, here.scheme) == ("http", "https") and parts.hostname == here.hostname:
         parts = parts._replace(scheme="https", netloc=here.netloc)
     host, own = parts.hostname or "", here.hostname or ""
@@ -44,9 +47,11 @@ def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _split(url: str) -> SplitResult:
+def _split(url: str, base: str | None = None) -> SplitResult:
+    if _ADDRESS.fullmatch(url) is None:
+        raise RegistryError("the registry names an address that is none")
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(url if base is None else urljoin(base, url))
         parts.port  # noqa: B018 (raises where it is no number)
     except ValueError:
         raise RegistryError("the registry names an address that is none") from None
