@@ -31,7 +31,7 @@ class Patience:
     the registry asks for up to `asked_s`.
     """
 
-    attempts: int = 5
+    attempts: int = 7
     first_s: float = 0.5
     longest_s: float = 15.0
     asked_s: float = 120.0
@@ -71,7 +71,7 @@ class Waiter:
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds from a Retry-After header: a number of them, or a date (RFC 9110, 10.2.3). None where it says neither."""
     text = headers.get("retry-after", "").strip()
-    if text.isdecimal() and len(text) < 10:
+    if text.isascii() and text.isdecimal() and len(text) < 10:
         return float(text)
     try:
         return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())

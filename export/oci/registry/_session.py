@@ -277,7 +277,7 @@ class Session:
             if isinstance(cause, ssl.SSLError) and not isinstance(cause, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
                 why = (cause.reason or "handshake failed").replace("_", " ").lower()
                 return RegistryError(f"{host}: no TLS ({why}); --plain-http talks to a registry without it")
-            if isinstance(cause, socket.gaierror) and cause.errno != socket.EAI_AGAIN:
+            if isinstance(cause, socket.gaierror) and cause.errno != socket.EAI_AGAIN and place not in self._reached:
                 return RegistryError(f"there is no host {host}")
         if isinstance(error, httpx2.UnsupportedProtocol):
             return RegistryError(f"{host}: an address that is not HTTP")
