@@ -88,6 +88,8 @@ def worthwhile(batch: int, m: int, n: int, k: int, *, dtype: Any, out_dtype: Any
         return False
     if (dtype == _INT8) != jnp.issubdtype(out_dtype, jnp.integer):
         return False
+    if _nowhere.value:
+        return False
     if _without_xla.value:
         return batch * m * n * k >= _LEAST_PRODUCTS and available()
     least, most = _ROWS[dtype][layout]
@@ -106,6 +108,16 @@ def everywhere() -> Iterator[None]:
     to f32 in memory, has no use there.
     """
     with _without_xla(True):
+        yield
+
+
+_nowhere: Any = jax.make_user_context(False)
+
+
+@contextlib.contextmanager
+def nowhere() -> Iterator[None]:
+    """While the block runs, contractions are traced as XLA's own: for programs that any of its compilers shall read."""
+    with _nowhere(True):
         yield
 
 

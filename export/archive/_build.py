@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures.thread
+import contextlib
 import hashlib
 import json
 import os
@@ -19,6 +20,7 @@ import jaxlib.version
 from jax._src import source_info_util
 
 import namedtensor
+from namedtensor import _kernels
 from namedtensor._errors import InputError, ModelError, closest
 from namedtensor.export.archive._compress import MANIFEST, compress, files_in
 from namedtensor.export.archive._compress import RUNNER as DYNAMIC_RUNNER
@@ -94,8 +96,8 @@ def build(
         listed = []
         on_step("portable programs")
         lowered = lower(program)
-        for variant, entry in lowered.items():
-            _write(root / _program(variant), entry.bytecode())
+        for variant, data in portable(program, lowered).items():
+            _write(root / _program(variant), data)
         for level in levels:
             listed.append(_cpu(root, lowered, level, executables, on_step))
         listed += _accelerators(root, program, chips, executables, on_step)
@@ -171,15 +173,28 @@ def split_targets(names: Sequence[str]) -> tuple[list[str], list[Target]]:
     return levels, chips
 
 
-def lower(program: Program) -> dict[str, LoweredEntry]:
-    """Every variant, lowered for CPU.
+def portable(program: Program, lowered: dict[str, LoweredEntry]) -> dict[str, bytes]:
+    """Every variant as StableHLO for any of XLA's compilers: without the kernels that only the CPU has."""
+    programs = {variant: entry.bytecode() for variant, entry in lowered.items()}
+    if any(_kernels.TARGET.encode() in data for data in programs.values()):
+        programs = {variant: entry.bytecode() for variant, entry in lower(program, kernels=False).items()}
+    return programs
+
+
+def lower(program: Program, *, kernels: bool = True) -> dict[str, LoweredEntry]:
+    """Every variant, lowered for CPU; without `kernels` every contraction is XLA's.
 
     Lowered in a thread of its own: what no line of the model asks for is located at its caller's, and would differ
     with whoever calls."""
     for module in (threading, concurrent.futures.thread):
         source_info_util.register_exclusion(str(module.__file__))
+
+    def lowered() -> dict[str, LoweredEntry]:
+        with contextlib.nullcontext() if kernels else _kernels.nowhere():
+            return dict(program.lower("cpu"))
+
     with concurrent.futures.ThreadPoolExecutor(max_workers=1) as pool:
-        return dict(pool.submit(program.lower, "cpu").result())
+        return pool.submit(lowered).result()
 
 
 def _cpu(
@@ -196,7 +211,7 @@ def _cpu(
         path = f"targets/cpu-{level}/{variant}.ntx"
         _write(root / path, executables.cpu(entry, level))
         paths[variant] = path
-    return {"name": target, "executables": paths, "libraries": []}
+    return {"name": target, "architecture": None, "executables": paths, "libraries": []}
 
 
 def _accelerators(
@@ -217,7 +232,8 @@ def _accelerators(
             _write(root / path, compiled.serialized)
             paths[compiled.variant] = path
         libraries = sorted({library for compiled in variants for library in compiled.libraries})
-        yield {"name": name, "executables": paths, "libraries": libraries}
+        architecture = next(chip.architecture for chip in chips if chip.name == name)
+        yield {"name": name, "architecture": architecture, "executables": paths, "libraries": libraries}
 
 
 def _plugins(root: Path, listed: list[dict[str, Any]], inside: bool, on_step: Callable[[str], None]) -> dict[str, Any]:

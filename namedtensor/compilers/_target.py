@@ -29,6 +29,11 @@ class Target:
     chip: Chip
     chips: int = 1
 
+    @property
+    def architecture(self) -> str:
+        """What executables depend on: a compute capability (9.0a), AMD's name (gfx942:...), a generation (v5e)."""
+        return str(self.chip.compiler["generation" if self.platform == "tpu" else "architecture"])
+
     def topology(self) -> tuple[str, dict[str, Any]]:
         """The topology's name and options, as the plugin's compile-only client wants them."""
         if self.platform == "tpu":

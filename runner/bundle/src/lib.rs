@@ -60,6 +60,11 @@ impl Bundle {
         Ok(Bundle { directory: directory.into(), manifest: Manifest::parse(&text)? })
     }
 
+    /// Where the archive lies.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
@@ -69,6 +74,27 @@ impl Bundle {
     /// # Errors
     /// [`Error::File`] where it is missing, a link, or does not have its size and digest.
     pub fn read(&self, path: &str) -> Result<Bytes> {
+        Ok(self.verified(path)?.1)
+    }
+
+    /// Where a file that `bundle.json` lists lies, for what can only be given a path.
+    ///
+    /// # Errors
+    /// As for [`Bundle::read`]: the file was checked.
+    pub fn locate(&self, path: &str) -> Result<PathBuf> {
+        self.verified(path)?;
+        Ok(self.directory.join(path))
+    }
+
+    /// A file that `bundle.json` lists, opened: the very one that was checked.
+    ///
+    /// # Errors
+    /// As for [`Bundle::read`].
+    pub fn open_file(&self, path: &str) -> Result<fs::File> {
+        Ok(self.verified(path)?.0)
+    }
+
+    fn verified(&self, path: &str) -> Result<(fs::File, Bytes)> {
         let Some(expected) = self.manifest.files.get(path) else {
             return Err(Error::Manifest(format!("{path:?} is not among its files")));
         };
@@ -95,7 +121,7 @@ impl Bundle {
     pub fn weights(&self, outside: Option<&Path>) -> Result<WeightFile> {
         let listed = &self.manifest.weights;
         let data = match (outside, &listed.file) {
-            (Some(path), _) => verified(path, &File { bytes: listed.bytes, sha256: listed.sha256.clone() })?,
+            (Some(path), _) => verified(path, &listed.as_file())?.1,
             (None, Some(path)) => self.read(path)?,
             (None, None) => return Err(Error::Weights("the archive has none; say where they are".into())),
         };
@@ -114,8 +140,8 @@ fn open(path: &Path) -> Result<fs::File> {
     Ok(file)
 }
 
-/// Maps a file and checks its size and digest.
-fn verified(path: &Path, expected: &File) -> Result<Bytes> {
+/// Opens and maps a file, and checks its size and digest.
+fn verified(path: &Path, expected: &File) -> Result<(fs::File, Bytes)> {
     let file = open(path)?;
     let bytes = file.metadata().map_err(|error| failed(path, &error))?.len();
     let shown = path.display();
@@ -134,7 +160,7 @@ fn verified(path: &Path, expected: &File) -> Result<Bytes> {
     if digest != expected.sha256 {
         return Err(Error::File(format!("{shown}: it is damaged, its digest is another; unpack the archive again")));
     }
-    Ok(data)
+    Ok((file, data))
 }
 
 fn failed(path: &Path, error: &std::io::Error) -> Error {

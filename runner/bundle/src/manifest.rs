@@ -107,6 +107,9 @@ impl Variant {
 pub struct Target {
     /// `cpu:x86-64-v3`, `cuda:h100`.
     pub name: String,
+    /// Which accelerators run the executables: a compute capability ("9.0a"), the name of AMD's instruction set with
+    /// features ("gfx942:xnack-"), or a generation of TPUs ("v5e"). None for a CPU.
+    pub architecture: Option<String>,
     /// File of each variant's executable.
     pub executables: BTreeMap<String, String>,
     /// Libraries of the vendor that the executables call.
@@ -150,6 +153,13 @@ pub struct Weights {
     pub sha256: String,
     /// Weights that are another's tensor, and its name.
     pub aliases: BTreeMap<String, String>,
+}
+
+impl Weights {
+    /// Size and digest of the file, wherever it is.
+    pub fn as_file(&self) -> File {
+        File { bytes: self.bytes, sha256: self.sha256.clone() }
+    }
 }
 
 #[derive(Clone, Debug, Deserialize)]

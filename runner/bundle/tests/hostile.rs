@@ -74,10 +74,12 @@ fn sound(directory: &Directory) -> Value {
         }]}],
         "targets": [{
             "name": "cpu:x86-64-v3",
+            "architecture": null,
             "executables": {"run": "targets/cpu-x86-64-v3/run.ntx"},
             "libraries": [],
         }, {
             "name": "cuda:h100",
+            "architecture": "9.0a",
             "executables": {"run": "targets/cuda-h100/run.executable"},
             "libraries": [],
         }],

@@ -1,7 +1,10 @@
 #![allow(clippy::undocumented_unsafe_blocks, clippy::missing_safety_doc)] // every struct is the caller's, by contract
 //! A plugin whose device is the host's memory, for the tests: a test double with the whole life of buffers, donation,
-//! transfers that take time, and errors. Its one program, `DOUBLE n`, gives each of its n float32[2] arguments plus one;
+//! transfers that take time, and errors. Its program `DOUBLE n` gives each of its n float32[2] arguments plus one;
 //! argument 0 may be taken over by result 0. `FAIL` is a program that fails on the device, `REFUSE` one to execute not.
+//! `COPY 1x3 3` gives its last argument, float32 of any shape, once for each of these shapes.
+//!
+//! `NT_PJRT_DOUBLE_CHIP` names the chip that it stands for, and the compute capability: `NVIDIA H100,9.0`.
 //!
 //! Structs are read by offset, in words of eight bytes: nothing is shared with the code that is tested.
 
@@ -94,9 +97,17 @@ struct Tensor {
     donated: Mutex<bool>,
 }
 
+#[derive(Clone)]
 struct Program {
     name: String,
-    count: usize,
+    /// Shapes of the results.
+    results: Vec<Vec<i64>>,
+}
+
+impl Program {
+    fn count(&self) -> usize {
+        self.results.len()
+    }
 }
 
 struct Moved(*mut u8);
@@ -185,6 +196,30 @@ unsafe extern "C" fn text(args: Fields) -> Word {
     OK
 }
 
+/// Name and compute capability of the chip.
+fn chip() -> Option<(String, String)> {
+    let chip = std::env::var("NT_PJRT_DOUBLE_CHIP").ok()?;
+    chip.split_once(',').map(|(kind, capability)| (kind.into(), capability.into()))
+}
+
+unsafe extern "C" fn kind(args: Fields) -> Word {
+    let kind = chip().map_or_else(|| "double".to_string(), |chip| chip.0).leak();
+    args.set(3, kind.as_mut_ptr().cast());
+    args.number(4, kind.len());
+    OK
+}
+
+unsafe extern "C" fn device_attributes(args: Fields) -> Word {
+    let Some((_, capability)) = chip() else { return OK };
+    let capability = capability.leak();
+    // size, extensions, name and its length, kind 0 (text), value, length
+    let name = "compute_capability";
+    let list = [Attribute([56, 0, name.as_ptr().addr(), name.len(), 0, capability.as_ptr().addr(), capability.len()])];
+    args.number(3, 1);
+    args.set(4, Box::leak(Box::new(list)).as_mut_ptr().cast());
+    OK
+}
+
 unsafe extern "C" fn devices(args: Fields) -> Word {
     args.set(3, Box::leak(Box::new([args.get(2)])).as_mut_ptr().cast());
     args.number(4, 1);
@@ -202,9 +237,15 @@ unsafe fn bytes<'a>(at: Word, len: Word) -> &'a [u8] {
 
 fn load(text: &[u8]) -> Result<Word, Word> {
     let text = String::from_utf8_lossy(text);
-    let (name, count) = text.split_once(' ').ok_or_else(|| error(3, "not an executable of this plugin"))?;
-    let count = count.parse().map_err(|_| error(3, "damaged executable"))?;
-    Ok(give(Program { name: name.into(), count }))
+    let damaged = || error(3, "damaged executable");
+    let (name, rest) = text.split_once(' ').ok_or_else(|| error(3, "not an executable of this plugin"))?;
+    let results = if name == "COPY" {
+        let shapes = rest.split_whitespace().map(|shape| shape.split('x').map(str::parse).collect());
+        shapes.collect::<Result<_, std::num::ParseIntError>>().map_err(|_| damaged())?
+    } else {
+        vec![vec![2]; rest.parse().map_err(|_| damaged())?]
+    };
+    Ok(give(Program { name: name.into(), results }))
 }
 
 unsafe extern "C" fn compile(args: Fields) -> Word {
@@ -236,7 +277,7 @@ unsafe extern "C" fn program_destroy(args: Fields) -> Word {
 
 unsafe extern "C" fn get_executable(args: Fields) -> Word {
     let program = unsafe { look::<Program>(args.get(2)) };
-    args.set(3, give(Program { name: program.name.clone(), count: program.count }));
+    args.set(3, give(program.clone()));
     OK
 }
 
@@ -245,7 +286,12 @@ unsafe extern "C" fn serialize(args: Fields) -> Word {
         unsafe { take::<String>(owner) };
     }
     let program = unsafe { look::<Program>(args.get(2)) };
-    let owner = give(format!("{} {}", program.name, program.count));
+    let shape = |shape: &Vec<i64>| shape.iter().map(i64::to_string).collect::<Vec<_>>().join("x");
+    let rest = match program.name.as_str() {
+        "COPY" => program.results.iter().map(shape).collect::<Vec<_>>().join(" "),
+        _ => program.count().to_string(),
+    };
+    let owner = give(format!("{} {rest}", program.name));
     let text = unsafe { look::<String>(owner) };
     args.set(3, text.as_ptr().cast_mut().cast());
     args.number(4, text.len());
@@ -255,22 +301,22 @@ unsafe extern "C" fn serialize(args: Fields) -> Word {
 }
 
 unsafe extern "C" fn num_outputs(args: Fields) -> Word {
-    args.number(3, unsafe { look::<Program>(args.get(2)) }.count);
+    args.number(3, unsafe { look::<Program>(args.get(2)) }.count());
     OK
 }
 
 unsafe extern "C" fn output_types(args: Fields) -> Word {
-    let count = unsafe { look::<Program>(args.get(2)) }.count;
+    let count = unsafe { look::<Program>(args.get(2)) }.count();
     args.set(3, vec![11_i32; count].leak().as_mut_ptr().cast());
     args.number(4, count);
     OK
 }
 
 unsafe extern "C" fn output_dims(args: Fields) -> Word {
-    let count = unsafe { look::<Program>(args.get(2)) }.count;
-    args.number(3, count);
-    args.set(4, vec![2_i64; count].leak().as_mut_ptr().cast());
-    args.set(5, vec![1_usize; count].leak().as_mut_ptr().cast());
+    let results = &unsafe { look::<Program>(args.get(2)) }.results;
+    args.number(3, results.len());
+    args.set(4, results.concat().leak().as_mut_ptr().cast());
+    args.set(5, results.iter().map(Vec::len).collect::<Vec<usize>>().leak().as_mut_ptr().cast());
     OK
 }
 
@@ -325,7 +371,9 @@ unsafe extern "C" fn to_host(args: Fields) -> Word {
 unsafe extern "C" fn execute(args: Fields) -> Word {
     let program = unsafe { look::<Program>(args.get(2)) };
     let options = Fields(args.get(3).cast());
-    if program.name == "REFUSE" || args.get(6).addr() != program.count {
+    let copies = program.name == "COPY";
+    let given = args.get(6).addr();
+    if program.name == "REFUSE" || given == 0 || (!copies && given != program.count()) {
         return error(3, "refused");
     }
     let kept = match options.get(8).addr() {
@@ -334,19 +382,20 @@ unsafe extern "C" fn execute(args: Fields) -> Word {
     };
     let inputs = Fields(unsafe { *args.get(4).cast() });
     let outputs = Fields(unsafe { *args.get(7).cast() });
-    for index in 0..program.count {
-        let tensor = unsafe { look::<Tensor>(inputs.get(index)) };
+    for index in 0..program.count() {
+        let tensor = unsafe { look::<Tensor>(inputs.get(if copies { given - 1 } else { index })) };
         if *tensor.donated.lock().unwrap() {
             return error(3, "an argument was donated before");
         }
-        *tensor.donated.lock().unwrap() = index == 0 && !kept.contains(&0);
+        *tensor.donated.lock().unwrap() = !copies && index == 0 && !kept.contains(&0);
         let (source, before) = (Arc::clone(&tensor.data), Arc::clone(&tensor.ready));
         let (data, ready) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Ready::default()));
         let (target, fails) = (Arc::clone(&data), program.name == "FAIL");
         later(&ready, move || {
             before.wait();
-            let plus_one = |bytes: &[u8]| (f32::from_le_bytes(bytes.try_into().unwrap()) + 1.0).to_le_bytes();
-            *target.lock().unwrap() = source.lock().unwrap().chunks_exact(4).flat_map(plus_one).collect();
+            let more = if copies { 0.0 } else { 1.0 };
+            let plus = |bytes: &[u8]| (f32::from_le_bytes(bytes.try_into().unwrap()) + more).to_le_bytes();
+            *target.lock().unwrap() = source.lock().unwrap().chunks_exact(4).flat_map(plus).collect();
             fails.then(|| (13, "the chip\nfell over".into()))
         });
         outputs.set(index, give(Tensor { data, ready, donated: Mutex::new(false) }));
@@ -367,7 +416,7 @@ struct Table {
 /// What a plugin exports.
 #[unsafe(no_mangle)]
 pub extern "C" fn GetPjrtApi() -> *const c_void {
-    let functions: [(usize, Function); 28] = [
+    let functions: [(usize, Function); 29] = [
         (0, error_destroy),
         (1, error_message),
         (2, error_code),
@@ -383,7 +432,8 @@ pub extern "C" fn GetPjrtApi() -> *const c_void {
         (16, devices),
         (20, compile),
         (22, from_host),
-        (26, text),
+        (25, device_attributes),
+        (26, kind),
         (29, same),
         (40, program_destroy),
         (44, num_outputs),

@@ -44,6 +44,7 @@ pub enum Function {
     ClientAddressableDevices = 16,
     ClientCompile = 20,
     ClientBufferFromHostBuffer = 22,
+    DeviceDescriptionAttributes = 25,
     DeviceDescriptionKind = 26,
     DeviceGetDescription = 29,
     ExecutableDestroy = 40,
@@ -146,6 +147,14 @@ pub struct OneToList<T> {
     pub it: Opaque,
     pub items: *const T,
     pub len: usize,
+}
+
+/// Calls that take one thing and give its attributes.
+#[repr(C)]
+pub struct OneToAttributes {
+    pub it: Opaque,
+    pub len: usize,
+    pub items: *const NamedValue,
 }
 
 #[repr(C)]

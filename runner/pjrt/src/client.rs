@@ -14,7 +14,11 @@ use std::sync::Arc;
 pub struct Client {
     pub(crate) inner: Arc<Inner>,
     kind: String,
+    attributes: Vec<(String, Setting)>,
 }
+
+/// A program in serialized form, where the plugin can give it.
+pub type Kept = Option<Vec<u8>>;
 
 /// What is missing for every accelerator, where it is: plugins only say that they see none.
 fn no_driver() -> &'static str {
@@ -73,12 +77,19 @@ impl Client {
         let mut description = Args::new(abi::OneToOne { it: inner.device, out: std::ptr::null_mut() });
         plugin.call(Function::DeviceGetDescription, &mut description)?;
         let kind = compile::kind(plugin, description.fields.out)?;
-        Ok(Client { inner: Arc::new(inner), kind })
+        // Not every plugin says more of its devices than their kind.
+        let attributes = compile::attributes(plugin, description.fields.out).unwrap_or_default();
+        Ok(Client { inner: Arc::new(inner), kind, attributes })
     }
 
     /// What the device is, such as "NVIDIA H100 80GB HBM3".
     pub fn kind(&self) -> &str {
         &self.kind
+    }
+
+    /// What the device says of itself besides, such as `compute_capability`: "9.0", or "gfx942" of AMD's.
+    pub fn attribute(&self, name: &str) -> Option<&Setting> {
+        self.attributes.iter().find(|attribute| attribute.0 == name).map(|attribute| &attribute.1)
     }
 
     /// Name and version of the platform, such as "cuda" and the driver's version.
@@ -95,14 +106,20 @@ impl Client {
         Ok((text(Function::ClientPlatformName)?, text(Function::ClientPlatformVersion)?))
     }
 
-    /// Compiles portable StableHLO for this device, into a serialized executable that [`Device::load`] takes; worth
-    /// keeping, for it can take long.
+    /// Compiles portable StableHLO for this device, with settings of XLA's by name. Gives the program, and the same
+    /// serialized where the plugin can do that: worth keeping for [`Device::load`], for compiling can take long.
     ///
     /// # Errors
     /// [`nt_device::Error::Load`] with what the compiler reports.
-    pub fn compile(&self, code: &[u8]) -> nt_device::Result<Vec<u8>> {
-        let loaded = Loaded::compile(&self.inner, code).map_err(Error::load)?;
-        loaded.serialize().map_err(Error::load)
+    pub fn compile(
+        &self,
+        code: &[u8],
+        settings: &[(String, String)],
+        signature: &Signature,
+    ) -> nt_device::Result<(Box<dyn Executable>, Kept)> {
+        let loaded = Loaded::compile(&self.inner, code, settings).map_err(Error::load)?;
+        let serialized = loaded.serialize().ok();
+        Ok((Box::new(loaded.checked(signature)?), serialized))
     }
 }
 
@@ -110,7 +127,7 @@ impl Device for Client {
     /// Takes an executable that was compiled ahead of time, or portable StableHLO, which is compiled now.
     fn load(&self, executable: Bytes, signature: &Signature) -> nt_device::Result<Box<dyn Executable>> {
         let loaded = if compile::is_portable(&executable) {
-            Loaded::compile(&self.inner, &executable)
+            Loaded::compile(&self.inner, &executable, &[])
         } else {
             Loaded::deserialize(&self.inner, &executable)
         };

@@ -2,7 +2,7 @@
 
 use crate::abi::{self, Args, Function, Opaque, View};
 use crate::error::Result;
-use crate::plugin::{Plugin, Setting, named_values};
+use crate::plugin::{Plugin, Setting, named_values, settings};
 use std::sync::Arc;
 
 /// XLA's CompileOptionsProto, serialized. Field 3 are the build options: no device preferred (-1), one replica, one
@@ -11,6 +11,30 @@ pub(crate) const OPTIONS: [u8; 28] = [
     0x1a, 26, 0x08, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01, 0x20, 1, 0x28, 1, // ...
     0x4a, 9, 0x08, 1, 0x10, 1, 0x1a, 3, 0x0a, 1, 0,
 ];
+
+/// The same, with settings of XLA's by name: field 7 of the CompileOptionsProto is a map from names to values, whose
+/// field 1 is text.
+pub(crate) fn options(settings: &[(String, String)]) -> Vec<u8> {
+    let mut all = OPTIONS.to_vec();
+    for (name, text) in settings {
+        let value = field(1, text.as_bytes());
+        all.extend(field(7, &[field(1, name.as_bytes()), field(2, &value)].concat()));
+    }
+    all
+}
+
+/// A field of bytes as protocol buffers have it: its tag, its length and what it holds.
+fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
+    let mut all = vec![number << 3 | 2];
+    let mut left = bytes.len();
+    while left >= 0x80 {
+        all.push(left as u8 | 0x80);
+        left >>= 7;
+    }
+    all.push(left as u8);
+    all.extend(bytes);
+    all
+}
 
 /// Begins MLIR's bytecode, which portable StableHLO is.
 const BYTECODE: &[u8] = b"ML\xefR";
@@ -51,10 +75,22 @@ impl Topology {
     /// # Errors
     /// What the plugin reports.
     pub fn devices(&self) -> Result<Vec<String>> {
+        self.descriptions()?.into_iter().map(|description| kind(&self.plugin, description)).collect()
+    }
+
+    /// What its devices say of themselves, such as `compute_capability`, one list for each.
+    ///
+    /// # Errors
+    /// What the plugin reports.
+    pub fn attributes(&self) -> Result<Vec<Vec<(String, Setting)>>> {
+        self.descriptions()?.into_iter().map(|description| attributes(&self.plugin, description)).collect()
+    }
+
+    fn descriptions(&self) -> Result<Vec<Opaque>> {
         let mut args = Args::new(abi::OneToList::<Opaque> { it: self.raw, items: std::ptr::null(), len: 0 });
         self.plugin.call(Function::TopologyDeviceDescriptions, &mut args)?;
         // SAFETY: the plugin gives as many descriptions, which live as long as the topology.
-        (0..args.fields.len).map(|index| kind(&self.plugin, unsafe { *args.fields.items.add(index) })).collect()
+        Ok((0..args.fields.len).map(|index| unsafe { *args.fields.items.add(index) }).collect())
     }
 
     /// Compiles a program (StableHLO, as portable bytecode or as text) into a serialized executable.
@@ -92,6 +128,14 @@ pub(crate) fn kind(plugin: &Plugin, description: Opaque) -> Result<String> {
     Ok(String::from_utf8_lossy(unsafe { args.fields.text.bytes() }).into_owned())
 }
 
+/// What a device is, by name.
+pub(crate) fn attributes(plugin: &Plugin, description: Opaque) -> Result<Vec<(String, Setting)>> {
+    let mut args = Args::new(abi::OneToAttributes { it: description, len: 0, items: std::ptr::null() });
+    plugin.call(Function::DeviceDescriptionAttributes, &mut args)?;
+    // SAFETY: the attributes live as long as the description.
+    Ok(unsafe { settings(args.fields.items, args.fields.len) })
+}
+
 pub(crate) fn serialize(plugin: &Plugin, executable: Opaque) -> Result<Vec<u8>> {
     let mut args =
         Args::new(abi::Serialize { executable, bytes: View::EMPTY, owner: std::ptr::null_mut(), free: None });
@@ -103,4 +147,18 @@ pub(crate) fn serialize(plugin: &Plugin, executable: Opaque) -> Result<Vec<u8>> 
         unsafe { free(args.fields.owner) };
     }
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_follow_the_options() {
+        let text = "y".repeat(130);
+        let found = options(&[("xla_x".into(), "data".into()), ("z".into(), text.clone())]);
+        let first = b"\x3a\x0f\x0a\x05xla_x\x12\x06\x0a\x04data";
+        let second = [b"\x3a\x8b\x01\x0a\x01z\x12\x85\x01\x0a\x82\x01", text.as_bytes()].concat();
+        assert_eq!(found, [&OPTIONS[..], first, &second].concat());
+    }
 }

@@ -26,12 +26,13 @@ impl Drop for Loaded {
 }
 
 impl Loaded {
-    pub fn compile(client: &Arc<Inner>, code: &[u8]) -> Result<Loaded> {
+    pub fn compile(client: &Arc<Inner>, code: &[u8], settings: &[(String, String)]) -> Result<Loaded> {
         let program = compile::program(code);
+        let options = compile::options(settings);
         let mut args = Args::new(abi::ClientCompile {
             client: client.raw,
             program: &program,
-            options: View::of(&compile::OPTIONS),
+            options: View::of(&options),
             executable: std::ptr::null_mut(),
         });
         client.plugin.call(Function::ClientCompile, &mut args)?;

@@ -11,7 +11,7 @@ mod error;
 mod executable;
 mod plugin;
 
-pub use client::Client;
+pub use client::{Client, Kept};
 pub use compile::{Topology, is_portable};
 pub use error::{Error, Result};
 pub use plugin::{Plugin, Setting};

@@ -28,6 +28,21 @@ pub enum Setting {
 }
 
 impl Plugin {
+    /// Loads a shared library that a plugin or another library needs, for all to see, and keeps it.
+    ///
+    /// # Safety
+    /// The library's code runs, with all that this process may do.
+    ///
+    /// # Errors
+    /// Where there is no such library, or it needs others that are missing.
+    pub unsafe fn preload(library: &Path) -> Result<()> {
+        use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_LAZY};
+        // SAFETY: the caller's promise.
+        let loaded = unsafe { Library::open(Some(library), RTLD_LAZY | RTLD_GLOBAL) };
+        std::mem::forget(loaded.map_err(|error| Error::new(reason(&error)))?);
+        Ok(())
+    }
+
     /// Loads a plugin and initializes it.
     ///
     /// # Safety
@@ -100,9 +115,7 @@ impl Plugin {
         self.call(Function::PluginAttributes, &mut args)?;
         let abi::List { items, len } = args.fields;
         // SAFETY: the plugin's attributes live as long as the process.
-        let values = (0..len).map(|index| unsafe { &*items.add(index) });
-        // SAFETY: as above.
-        Ok(values.filter_map(|value| unsafe { setting(value) }).collect())
+        Ok(unsafe { settings(items, len) })
     }
 
     /// Calls a function of the table that can fail.
@@ -152,6 +165,13 @@ const MISSING: Opaque = std::ptr::without_provenance_mut(usize::MAX);
 fn reason(error: &libloading::Error) -> String {
     use std::error::Error as _;
     error.source().map_or_else(|| error.to_string(), |source| source.to_string())
+}
+
+/// # Safety
+/// The plugin must have given these values, and they must still live.
+pub(crate) unsafe fn settings(items: *const NamedValue, len: usize) -> Vec<(String, Setting)> {
+    // SAFETY: the caller's promise.
+    (0..len).filter_map(|index| unsafe { setting(&*items.add(index)) }).collect()
 }
 
 /// # Safety

@@ -137,8 +137,9 @@ fn portable_programs_are_compiled_and_can_be_kept() {
     let executable = client.load(program(b"ML\xefRDOUBLE 1"), &signature(1)).unwrap();
     let results = executable.run(vec![Arg::Donate(upload(&client, [1.0, 1.0]))]).unwrap();
     assert_eq!(values(&client, &results[0]), [2.0, 2.0]);
-    assert_eq!(client.compile(b"ML\xefRDOUBLE 1").unwrap(), b"DOUBLE 1");
-    drop((executable, results, client));
+    let (compiled, kept) = client.compile(b"ML\xefRDOUBLE 1", &[], &signature(1)).unwrap();
+    assert_eq!(kept.as_deref(), Some(&b"DOUBLE 1"[..]));
+    drop((compiled, executable, results, client));
     all_returned(&plugin);
 }
 

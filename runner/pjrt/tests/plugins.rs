@@ -102,8 +102,14 @@ fn perform(step: &str, plugin: &std::sync::Arc<Plugin>) -> Result<String, String
 fn compiled(topology: nt_pjrt::Result<Topology>) -> Result<String, String> {
     let topology = topology.map_err(|error| error.to_string())?;
     let devices = topology.devices().map_err(|error| error.to_string())?;
+    let attributes = topology.attributes().map_err(|error| error.to_string())?;
+    let capability = attributes[0].iter().find(|attribute| attribute.0 == "compute_capability");
+    let capability = match capability.map(|attribute| &attribute.1) {
+        Some(Setting::Text(capability)) => capability,
+        _ => "-",
+    };
     let bytes = topology.compile(PROGRAM.as_bytes()).map_err(|error| error.to_string())?;
-    Ok(format!("{devices:?} {}", bytes.len()))
+    Ok(format!("{devices:?} {capability} {}", bytes.len()))
 }
 
 const CUDA: &str = "jax_plugins/xla_cuda13/xla_cuda_plugin.so";
@@ -121,11 +127,11 @@ fn plugins_say_who_they_are() {
 
 #[test]
 fn programs_are_compiled_for_a_chip_that_is_not_there() {
-    for (name, file, platform, kind) in
-        [("h100", CUDA, "cuda", "NVIDIA H100 80GB HBM3"), ("v5e", TPU, "tpu", "TPU v5 lite")]
+    for (name, file, platform, kind, capability) in
+        [("h100", CUDA, "cuda", "NVIDIA H100 80GB HBM3", "9.0"), ("v5e", TPU, "tpu", "TPU v5 lite", "-")]
     {
         let Some(said) = step(name, file, platform) else { continue };
-        let bytes = said.strip_prefix(&format!("[{kind:?}] ")).unwrap_or_else(|| panic!("{said}"));
+        let bytes = said.strip_prefix(&format!("[{kind:?}] {capability} ")).unwrap_or_else(|| panic!("{said}"));
         assert!(bytes.parse::<usize>().unwrap() > 1000, "{said}");
     }
 }

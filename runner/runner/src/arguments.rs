@@ -11,7 +11,11 @@ use std::ffi::OsString;
 pub struct Common {
     pub json: bool,
     pub target: Option<String>,
+    /// Whether the targets are to be listed, and nothing run.
+    pub targets: bool,
     pub weights: Option<OsString>,
+    #[cfg_attr(not(target_env = "gnu"), expect(dead_code, reason = "the program that loads plugins reads it"))]
+    pub plugin: Option<OsString>,
 }
 
 /// Reads the command line; None where it asked for help, which is printed then. The task's own arguments are left in
@@ -28,7 +32,9 @@ pub fn parse(manifest: &Manifest, task: &Task) -> Result<Option<(Common, ArgMatc
     let common = Common {
         json: matches.get_flag("json"),
         target: matches.remove_one("target"),
+        targets: matches.get_flag("targets"),
         weights: matches.remove_one("weights"),
+        plugin: matches.remove_one("plugin"),
     };
     Ok(Some((common, matches)))
 }
@@ -40,7 +46,13 @@ fn command(manifest: &Manifest, task: &Task) -> Command {
         .arg(
             option("target")
                 .value_name("NAME")
-                .help(format!("Run the executable of this target [{}]", targets(manifest))),
+                .help(format!("Run the executables of this target, or the best of a platform [{}]", targets(manifest))),
+        )
+        .arg(
+            option("targets")
+                .help("List the targets, and which of them this machine runs")
+                .action(ArgAction::SetTrue)
+                .exclusive(true),
         )
         .arg(
             option("weights")
@@ -48,6 +60,16 @@ fn command(manifest: &Manifest, task: &Task) -> Command {
                 .help("Weights that are kept outside of the archive")
                 .value_parser(value_parser!(OsString)),
         );
+    let command = if manifest.plugins.is_empty() {
+        command.arg(option("plugin").value_parser(value_parser!(OsString)).hide(true))
+    } else {
+        command.arg(
+            option("plugin")
+                .value_name("FILE")
+                .help("A PJRT plugin to run accelerators with, instead of the archive's own")
+                .value_parser(value_parser!(OsString)),
+        )
+    };
     commands::declare(command, task)
 }
 

@@ -24,6 +24,12 @@ pub fn report(error: &Error) -> ExitCode {
     ExitCode::from(code)
 }
 
+/// Whether a person watches stderr.
+#[cfg(target_env = "gnu")]
+pub fn is_terminal() -> bool {
+    std::io::IsTerminal::is_terminal(&std::io::stderr())
+}
+
 /// Has a panic, which only a fault of this program can cause, end it with one line.
 pub fn report_panics() {
     std::panic::set_hook(Box::new(|panic| {
@@ -33,14 +39,23 @@ pub fn report_panics() {
     }));
 }
 
+/// Tells something on stderr, in one line.
+pub fn note(text: &str) {
+    say(text);
+}
+
 fn complain(text: &str) {
+    say(&format!("error: {text}"));
+}
+
+fn say(text: &str) {
     // Names inside hostile files may hold anything; what reaches a terminal is printable.
     let clean: String =
         text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect();
     let name = std::env::args_os().next().unwrap_or_default();
     let name = std::path::Path::new(&name).file_name().unwrap_or_default().to_string_lossy().into_owned();
     // Where stderr is closed there is nobody to tell.
-    let _ = writeln!(std::io::stderr(), "{name}: error: {clean}");
+    let _ = writeln!(std::io::stderr(), "{name}: {clean}");
 }
 
 /// Where results go.

@@ -1,5 +1,6 @@
 //! What a bundle's program does for its user: the host's side of each task, the same as `namedtensor run` does it.
 
+mod backend;
 mod classify;
 mod image;
 mod json;
@@ -9,6 +10,7 @@ mod session;
 mod tensor;
 mod text;
 
+pub use backend::{Backend, Compiled, Weights};
 pub use classify::{Classification, Classify, ImageLabels, Label};
 pub use preprocess::ImagePreprocess;
 pub use session::{Placed, Session, Value};

@@ -1,16 +1,18 @@
 //! A bundle's program on a device: its weights there, its executables prepared as they are needed.
 
+use crate::backend::{Backend, Weights};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
-use nt_bundle::{Argument, Bundle, Kind, Target, Variant, WeightFile};
-use nt_device::{Arg, Buffer, Bytes, Device, Executable};
+use nt_bundle::{Argument, Bundle, Kind, Variant};
+use nt_device::{Arg, Buffer, Bytes, Executable};
 use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, PoisonError};
+use std::thread::Builder;
 
 pub struct Session<'a> {
     bundle: &'a Bundle,
-    device: &'a dyn Device,
-    target: &'a Target,
-    source: WeightFile,
+    backend: &'a dyn Backend,
+    source: Weights,
     weights: HashMap<String, Buffer>,
     executables: HashMap<String, Box<dyn Executable>>,
 }
@@ -44,8 +46,8 @@ impl From<Placed> for Value {
 
 impl<'a> Session<'a> {
     /// Nothing is put onto the device before a call needs it.
-    pub fn new(bundle: &'a Bundle, device: &'a dyn Device, target: &'a Target, weights: WeightFile) -> Session<'a> {
-        Session { bundle, device, target, source: weights, weights: HashMap::new(), executables: HashMap::new() }
+    pub fn new(bundle: &'a Bundle, backend: &'a dyn Backend, weights: Weights) -> Session<'a> {
+        Session { bundle, backend, source: weights, weights: HashMap::new(), executables: HashMap::new() }
     }
 
     pub fn bundle(&self) -> &'a Bundle {
@@ -95,7 +97,7 @@ impl<'a> Session<'a> {
     /// # Errors
     /// What the device reports.
     pub fn download(&self, placed: &Placed) -> Result<Tensor> {
-        let bytes = self.device.download(&placed.buffer)?;
+        let bytes = self.backend.device().download(&placed.buffer)?;
         Ok(Tensor { axes: placed.axes.clone(), spec: placed.buffer.spec().clone(), bytes })
     }
 
@@ -106,7 +108,7 @@ impl<'a> Session<'a> {
     pub fn zeros(&self, argument: &Argument) -> Result<Placed> {
         let spec = argument.spec();
         let size = spec.bytes().ok_or_else(|| Error::Archive(format!("{} is larger than memory", argument.name)))?;
-        let buffer = self.device.upload(&spec, Bytes::from(vec![0; size]))?;
+        let buffer = self.backend.device().upload(&spec, Bytes::from(vec![0; size]))?;
         Ok(Placed { axes: argument.axes.clone(), buffer })
     }
 
@@ -125,24 +127,40 @@ impl<'a> Session<'a> {
             let (entry, name) = (&variant.name, &argument.name);
             return Err(Error::Input(format!("{entry}: input {name} is {found}, not {wanted}")));
         };
-        Ok(self.device.upload(&tensor.spec, Bytes::from(tensor.bytes))?)
+        Ok(self.backend.device().upload(&tensor.spec, Bytes::from(tensor.bytes))?)
     }
 
+    /// Puts the weights onto the device while the executable is being prepared.
     fn prepare(&mut self, variant: &Variant) -> Result<()> {
         if self.executables.contains_key(&variant.name) {
             return Ok(());
         }
-        let Some(path) = self.target.executables.get(&variant.name) else {
-            return Err(Error::Archive(format!("{} has no executable for {}", self.target.name, variant.name)));
-        };
-        let executable = self.device.load(self.bundle.read(path)?, &variant.signature())?;
-        self.executables.insert(variant.name.clone(), executable);
-        for argument in variant.arguments.iter().filter(|argument| argument.kind == Kind::Weight) {
-            if !self.weights.contains_key(&argument.name) {
-                let buffer = self.device.upload(&argument.spec(), self.source.tensor(argument)?)?;
-                self.weights.insert(argument.name.clone(), buffer);
+        let weights = variant.arguments.iter().filter(|argument| argument.kind == Kind::Weight);
+        let missing: Vec<&Argument> = weights.filter(|weight| !self.weights.contains_key(&weight.name)).collect();
+        let (backend, source) = (self.backend, Mutex::new(&mut self.source));
+        let upload = &|| -> Result<Vec<(String, Buffer)>> {
+            if missing.is_empty() {
+                return Ok(Vec::new());
             }
-        }
+            let mut source = source.lock().unwrap_or_else(PoisonError::into_inner);
+            let file = source.get()?;
+            let device = backend.device();
+            let put =
+                |weight: &&Argument| Ok((weight.name.clone(), device.upload(&weight.spec(), file.tensor(weight)?)?));
+            missing.iter().map(put).collect()
+        };
+        let (executable, uploaded) = std::thread::scope(|scope| {
+            let uploading = Builder::new().spawn_scoped(scope, upload);
+            let executable = backend.prepare(variant);
+            // Where there may be no more threads, one after the other.
+            let uploaded = match uploading {
+                Ok(thread) => thread.join().unwrap_or_else(|fault| std::panic::resume_unwind(fault)),
+                Err(_) => upload(),
+            };
+            (executable, uploaded)
+        });
+        self.executables.insert(variant.name.clone(), executable?);
+        self.weights.extend(uploaded?);
         Ok(())
     }
 }
