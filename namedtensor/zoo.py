@@ -135,6 +135,9 @@ class ModelFile:
             program = self._function(checkpoint, **options)
         if not isinstance(program, Program):
             raise ModelError(f"{_shown(self.path)}: program(ckpt) must return an nt.Program, not {program!r}")
+        if self._function.__module__ != self.module.__name__:
+            # A file that takes another one's program over gives it its own name.
+            program.name = self.name
         return program
 
     @property

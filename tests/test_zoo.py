@@ -21,7 +21,7 @@ def write(path: Path, text: str = PROGRAM) -> Path:
 
 
 def test_the_zoo_knows_its_models() -> None:
-    assert {"digits", "bert", "minilm", "llama"} <= set(zoo.names())
+    assert {"digits", "bert", "minilm", "llama", "shakespeare"} <= set(zoo.names())
     assert zoo.find("digits").module.__name__ == "namedtensor.models.digits.model"
 
 

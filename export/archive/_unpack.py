@@ -6,7 +6,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from namedtensor.export.archive._build import MANIFEST
+from namedtensor.export.archive._compress import MANIFEST
 from namedtensor.export.archive._read import opened
 
 

@@ -1,0 +1,1 @@
+"""A small Llama that writes like Shakespeare; its weights are here."""
