@@ -1,7 +1,7 @@
 """Write tests/golden/shakespeare.json: what transformers writes with the weights of models/shakespeare.
 
-For each prompt its `ids`, the greedy `answer` (ids) computed in float32 from the stored bfloat16 weights, its `text`, and
-`gap`: how much the best logit led the second best where that was closest.
+For each prompt its `ids`, the greedy `answer` (ids) computed in float32 from the stored bfloat16 weights, its `text`,
+and `gap`: how much the best logit led the second best where that was closest.
 
 Usage: python tests/golden/make_shakespeare.py
 """
