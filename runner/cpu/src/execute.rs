@@ -29,6 +29,10 @@ pub struct Program {
     pub image: Image,
     /// Memory for temporaries that no call uses now: one piece for each of the calls that were ever under way at once.
     pub idle: Mutex<Vec<Aligned>>,
+    #[cfg(feature = "trace")]
+    pub trace: crate::trace::Trace,
+    #[cfg(feature = "trace")]
+    pub names: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -154,8 +158,12 @@ impl Run<'_> {
     /// Steps of a checked program, in the memory of one call of it.
     unsafe fn steps(&mut self, steps: &[Step]) -> Result<()> {
         for step in steps {
+            #[cfg(feature = "trace")]
+            let began = crate::trace::now();
             // SAFETY: handed on to the caller.
             unsafe { self.step(step)? };
+            #[cfg(feature = "trace")]
+            self.program.trace.add(step, &self.program.names, crate::trace::now().saturating_sub(began));
         }
         Ok(())
     }

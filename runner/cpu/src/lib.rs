@@ -19,6 +19,8 @@ mod memory;
 mod plan;
 mod sort;
 mod top_k;
+#[cfg(feature = "trace")]
+mod trace;
 
 use memory::Data;
 use nt_device::{Buffer, Bytes, Device, Error, Executable, Result, Signature, TensorSpec};

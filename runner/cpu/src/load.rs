@@ -45,5 +45,9 @@ pub fn load(file: &[u8]) -> Result<Program> {
         constants: Aligned::copy_of(sections.constants)?,
         image,
         idle: Default::default(),
+        #[cfg(feature = "trace")]
+        trace: Default::default(),
+        #[cfg(feature = "trace")]
+        names: plan.functions.into_iter().map(|function| function.name).collect(),
     })
 }

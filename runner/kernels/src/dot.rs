@@ -6,7 +6,7 @@ use crate::columns;
 use crate::element::{DType, Element};
 use crate::int8;
 use crate::isa::Isa;
-use crate::panels;
+use crate::panels::{self, Panel, Product};
 use crate::pool;
 use crate::rows;
 use crate::simd::Portable;
@@ -115,7 +115,7 @@ pub(crate) struct Kernels<T> {
     pub pack: unsafe fn(&[T], usize, *mut f32),
     pub rows: unsafe fn(&Part<T>, Range<usize>),
     pub columns: unsafe fn(&Part<T>, Range<usize>),
-    pub block: unsafe fn(&Part<T>, Layout, Range<usize>, Range<usize>),
+    pub panels: panels::Kernels<T>,
 }
 
 /// Floating elements that the kernels are compiled for.
@@ -160,16 +160,34 @@ macro_rules! entry_points {
                 unsafe { columns::chunk::<$simd, T>(part, range) }
             }
             /// # Safety
+            /// The processor has the instruction set; the rest as `panels::panel` asks.
+            $(#[target_feature(enable = $features)])?
+            pub unsafe fn panel<T: Element>(
+                product: &Product<T>,
+                columns: Range<usize>,
+                ks: Range<usize>,
+                to: *mut f32,
+            ) where $simd: Load<T> {
+                // SAFETY: handed on to the caller.
+                unsafe { panels::panel::<$simd, T>(product, columns, ks, to) }
+            }
+            /// # Safety
             /// The processor has the instruction set; the rest as `panels::block` asks.
             $(#[target_feature(enable = $features)])?
             pub unsafe fn block<T: Element>(
-                part: &Part<T>,
-                layout: Layout,
+                product: &Product<T>,
+                panel: Panel,
                 rows: Range<usize>,
                 columns: Range<usize>,
+                ks: Range<usize>,
             ) where $simd: Load<T> {
                 // SAFETY: handed on to the caller.
-                unsafe { panels::block::<$simd, T>(part, layout, rows, columns) }
+                unsafe { panels::block::<$simd, T>(product, panel, rows, columns, ks) }
+            }
+            pub fn kernels<T: Element>() -> Kernels<T> where $simd: Load<T> {
+                let panels =
+                    panels::Kernels { pair: PAIR, shuffled: <$simd as Load<T>>::EVEN_ODD, panel: panel::<T>, block: block::<T> };
+                Kernels { pair: PAIR, pack: pack::<T>, rows: rows::<T>, columns: columns::<T>, panels }
             }
         }
     };
@@ -181,18 +199,6 @@ entry_points!(avx2, Avx2, "avx2,fma,f16c");
 #[cfg(target_arch = "x86_64")]
 entry_points!(avx512, Avx512, "avx512f,avx512bw,avx2,fma,f16c");
 
-macro_rules! kernels_of {
-    ($name:ident) => {
-        Kernels {
-            pair: $name::PAIR,
-            pack: $name::pack,
-            rows: $name::rows,
-            columns: $name::columns,
-            block: $name::block,
-        }
-    };
-}
-
 macro_rules! contract {
     ($element:ty $(, $special:item)?) => {
         impl Contract for $element {
@@ -200,10 +206,10 @@ macro_rules! contract {
             fn kernels(isa: Isa) -> Kernels<Self> {
                 match isa {
                     #[cfg(target_arch = "x86_64")]
-                    Isa::Amx | Isa::Avx512 => kernels_of!(avx512),
+                    Isa::Amx | Isa::Avx512 => avx512::kernels(),
                     #[cfg(target_arch = "x86_64")]
-                    Isa::Avx2 => kernels_of!(avx2),
-                    _ => kernels_of!(portable),
+                    Isa::Avx2 => avx2::kernels(),
+                    _ => portable::kernels(),
                 }
             }
             $(#[allow(private_interfaces)] $special)?
@@ -308,7 +314,7 @@ pub fn dot_with<T: Contract, O: Element>(
             widened = x.iter().map(|value| value.to_f32()).collect();
             widened.as_ptr()
         };
-        panels::dot(sizes, kernels.pair, Part { x, w: w.as_ptr(), out: target, m, n, k }, kernels.block);
+        panels::dot(sizes, x, w.as_ptr(), target, &kernels.panels);
         return Ok(());
     }
     let padded = match layout {

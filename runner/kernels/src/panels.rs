@@ -1,23 +1,43 @@
-//! Kernel for many rows, in either layout: panels of outputs, made ready once, meet blocks of rows.
+//! Many rows, in either layout: panels of outputs meet blocks of rows.
 //!
-//! A panel is a pair of vectors of outputs wide. Its weights lie in the order in which they are used, as f32, and stay in the
-//! second-level cache while the rows of x pass by in blocks whose sums stay in registers. Each output is summed in the order
-//! of k, so the division of work does not change a result.
+//! One operand gives vectors (its columns), the other single values that meet them (its rows). A panel is a pair of vectors of
+//! columns, in the order in which they are used, as f32; a piece of it small enough for the first-level cache stays there while a
+//! chunk of rows, small enough for the second, passes by in tiles whose sums stay in registers. Which operand is which is a matter
+//! of sizes: what is brought into panels is the smaller one, so results may have to be turned as they are written.
+//!
+//! Each output is summed in the order of k, so the division of work does not change a result.
 
-use crate::dot::{Dot, Layout, Part, Shared};
-use crate::element::Element;
+use crate::dot::{Dot, Layout, Out, Shared};
+use crate::element::{DType, Element};
 use crate::pool;
-use crate::simd::{Load, place};
+use std::cell::Cell;
 use std::ops::Range;
 
-/// Rows from which on making panels ready pays.
-const LEAST_ROWS: usize = 24;
+mod pack;
+mod tile;
+pub use pack::panel;
+pub use tile::block;
 
-/// Rows that a task takes at least, where there are so few panels that rows must be divided too.
-const ROWS: usize = 192;
+/// Rows from which on panels pay.
+const LEAST_ROWS: usize = 24;
 
 /// Pair of the widest vectors.
 const MAX_PAIR: usize = 32;
+
+/// Most rows of a tile; chunks are multiples, so that only the last one has a remainder.
+const TILE: usize = 12;
+
+/// Values along k that a panel has in the first-level cache.
+const DEPTH: usize = 256;
+
+/// Rows that a task takes at most, and at least where they are divided for the sake of threads.
+const ROWS: Range<usize> = 4 * TILE..40 * TILE;
+
+/// f32 values that are packed at a time.
+const PACKED: usize = 1 << 20;
+
+/// Most values of a matrix that lies in the right order already and is small enough to be used as it is.
+const DIRECT: usize = 16 << 10;
 
 /// Contractions of fewer products than this are not worth waking another thread for.
 const ALONE: usize = 1 << 18;
@@ -27,177 +47,143 @@ pub fn suit(sizes: &Dot) -> bool {
     sizes.m >= LEAST_ROWS && sizes.n >= 8
 }
 
-/// Contracts `x`, `[batch, m, k]` in f32, by calls of `block`, which is [`block`] for the instruction set; `pair` is the
-/// number of f32 values in a pair of its vectors. `part` says where the first of the batch is.
-pub fn dot<T: Element>(
-    sizes: &Dot,
-    pair: usize,
-    part: Part<T>,
-    block: unsafe fn(&Part<T>, Layout, Range<usize>, Range<usize>),
-) {
+/// One member of the batch: rows `[r, k]` with columns, `[c, k]` or `[k, c]`.
+#[derive(Clone, Copy)]
+pub struct Product<T> {
+    pub rows: *const f32,
+    pub columns: *const T,
+    pub layout: Layout,
+    pub out: Out,
+    pub r: usize,
+    pub c: usize,
+    pub k: usize,
+    /// Whether the result is `[c, r]` and not `[r, c]`.
+    pub turned: bool,
+}
+
+/// Adds to the outputs of rows and of one panel's columns the products of values along k; see [`block`].
+pub type Block<T> = unsafe fn(&Product<T>, Panel, Range<usize>, Range<usize>, Range<usize>);
+
+/// What an instruction set offers for columns of elements `T`.
+pub struct Kernels<T> {
+    /// f32 values in a pair of vectors.
+    pub pair: usize,
+    /// Whether a pair of vectors holds its elements in another order than memory does.
+    pub shuffled: bool,
+    pub panel: unsafe fn(&Product<T>, Range<usize>, Range<usize>, *mut f32),
+    pub block: Block<T>,
+}
+
+/// Columns as the kernels read them: `stride` values from one k to the next.
+#[derive(Clone, Copy)]
+pub struct Panel {
+    pub at: *const f32,
+    pub stride: usize,
+}
+
+/// Contracts `x`, `[batch, m, k]` in f32, with `w` into `out`.
+///
+/// The caller has checked lengths and that the processor has the instructions of `kernels`.
+pub fn dot<T: Element>(sizes: &Dot, x: *const f32, w: *const T, out: Out, kernels: &Kernels<T>) {
     let Dot { batch, m, n, k, layout } = *sizes;
-    let panels = n.div_ceil(pair);
-    // Several tasks for each thread, so that none waits long for the last one.
-    let wanted = (4 * pool::threads()).div_ceil(batch * panels);
-    let rows = m.div_ceil(wanted.min(m.div_ceil(ROWS)));
-    let blocks = m.div_ceil(rows);
-    let shared = Shared(part);
-    let task = |index: usize| {
-        let first = shared.get();
-        let (rest, panel) = (index / panels, index % panels);
-        let (batch, chunk) = (rest / blocks, rest % blocks);
-        let part = Part {
-            x: first.x.wrapping_add(batch * m * k),
-            w: first.w.wrapping_add(batch * n * k),
-            out: first.out.offset(batch * m * n),
-            ..*first
-        };
-        let rows = chunk * rows..m.min((chunk + 1) * rows);
-        // SAFETY: the caller of `dot` checked lengths and instruction set; each output belongs to one call of this closure.
-        unsafe { block(&part, layout, rows, panel * pair..n.min((panel + 1) * pair)) };
+    let shared = Shared((x, w, out));
+    let product = |index: usize| {
+        let &(x, w, out) = shared.get();
+        let (rows, columns) = (x.wrapping_add(index * m * k), w.wrapping_add(index * n * k));
+        let straight = Product { rows, columns, layout, out: out.offset(index * m * n), r: m, c: n, k, turned: false };
+        // Rows of f32 weights can take the part of the rows as they lie.
+        if layout == Layout::Nk && T::DTYPE == DType::F32 && out.f32s(0).is_some() && m < n {
+            let (rows, columns) = (columns.cast(), rows.cast());
+            return Product { rows, columns, r: n, c: m, turned: true, ..straight };
+        }
+        straight
     };
-    let count = batch * blocks * panels;
-    if batch * m * n * k < ALONE { (0..count).for_each(task) } else { pool::for_each(count, task) }
-}
-
-/// Computes the outputs `columns`, of one panel, of the rows `rows` of x.
-///
-/// # Safety
-/// The processor has the instruction set of `S`; `part` describes valid buffers, `x` in f32; no other thread writes these
-/// outputs; the ranges lie within `0..part.m` and `0..part.n`, and `columns` is no longer than a pair of vectors.
-#[inline(always)]
-pub unsafe fn block<S: Load<T>, T: Element>(part: &Part<T>, layout: Layout, rows: Range<usize>, columns: Range<usize>) {
-    let pair = 2 * S::LANES;
-    let mut panel = Vec::<f32>::with_capacity(part.k * pair);
-    // SAFETY: handed on to the caller; there is room for the panel, and all of it is written.
-    unsafe {
-        match layout {
-            Layout::Nk => from_rows::<S, T>(part, &columns, panel.as_mut_ptr()),
-            Layout::Kn => from_columns::<S, T>(part, &columns, panel.as_mut_ptr()),
-        }
-        panel.set_len(part.k * pair);
-        let (panel, mut m) = (panel.as_ptr(), rows.start);
-        if S::WIDE {
-            m = tiles::<S, T, 12>(part, panel, m..rows.end, &columns);
-            m = tiles::<S, T, 4>(part, panel, m..rows.end, &columns);
-        } else {
-            m = tiles::<S, T, 6>(part, panel, m..rows.end, &columns);
-            m = tiles::<S, T, 2>(part, panel, m..rows.end, &columns);
-        }
-        tiles::<S, T, 1>(part, panel, m..rows.end, &columns);
+    if batch * m * n * k < ALONE {
+        (0..batch).for_each(|index| contract(&product(index), kernels, false));
+    } else if batch >= 2 * pool::threads() {
+        pool::for_each(batch, |index| contract(&product(index), kernels, false));
+    } else {
+        (0..batch).for_each(|index| contract(&product(index), kernels, true));
     }
 }
 
-/// Makes a panel of rows of weights.
-///
-/// # Safety
-/// As for [`block`]; `to` has room for the panel.
-#[inline(always)]
-unsafe fn from_rows<S: Load<T>, T: Element>(part: &Part<T>, columns: &Range<usize>, to: *mut f32) {
-    /// Weights of one output in a row that is read at once: a line of the cache, or a half.
-    const RUN: usize = 16;
-    let pair = 2 * S::LANES;
-    // SAFETY: see above; what lies right of the last output is zero.
-    unsafe {
-        for start in (0..part.k).step_by(RUN) {
-            let run = RUN.min(part.k - start);
-            for column in 0..pair {
-                let to = to.add(start * pair + place::<S, T>(column));
-                if column >= columns.len() {
-                    (0..run).for_each(|i| to.add(i * pair).write(0.0));
-                    continue;
-                }
-                let from = part.w.add((columns.start + column) * part.k + start);
-                if run == RUN {
-                    (0..RUN).for_each(|i| to.add(i * pair).write((*from.add(i)).to_f32()));
-                } else {
-                    (0..run).for_each(|i| to.add(i * pair).write((*from.add(i)).to_f32()));
+/// Contracts one member of the batch, with all threads if they are `many`.
+fn contract<T: Element>(product: &Product<T>, kernels: &Kernels<T>, many: bool) {
+    let each = |count: usize, task: &(dyn Fn(usize) + Sync)| {
+        if many { pool::for_each(count, task) } else { (0..count).for_each(task) }
+    };
+    let Product { r, c, k, .. } = *product;
+    let pair = kernels.pair;
+    // Only sums that are written as they are can be read back and added to.
+    let whole = kernels.shuffled || product.out.f32s(0).is_none();
+    let depth = if whole { k.max(1) } else { k.div_ceil(k.div_ceil(DEPTH).max(1)).max(1).next_multiple_of(16) };
+    let depths = k.div_ceil(depth).max(1);
+    let piece = |index: usize| index * depth..((index + 1) * depth).min(k);
+    let shared = Shared(*product);
+    // Columns `first` to `last` by panels that lie at `at`, each behind the other or side by side.
+    let blocks = |columns: Range<usize>, at: *const f32, stride: usize| {
+        let panels = columns.len().div_ceil(pair);
+        let wanted = if many { 4 * pool::threads() } else { 1 };
+        let chunks = r.div_ceil(ROWS.start).min(wanted).max(r.div_ceil(ROWS.end));
+        let rows = r.div_ceil(chunks).next_multiple_of(TILE);
+        let chunks = r.div_ceil(rows);
+        let groups = wanted.div_ceil(chunks).min(panels);
+        let width = panels.div_ceil(groups);
+        let at = Shared(at);
+        each(chunks * groups, &|index| {
+            let rows = index / groups * rows..((index / groups + 1) * rows).min(r);
+            for depth in 0..depths {
+                for panel in index % groups * width..((index % groups + 1) * width).min(panels) {
+                    let ks = piece(depth);
+                    let offset =
+                        if stride == pair { (panel * k + ks.start) * pair } else { ks.start * stride + panel * pair };
+                    let first = columns.start + panel * pair;
+                    let panel = Panel { at: at.get().wrapping_add(offset), stride };
+                    // SAFETY: the caller of `dot` vouches for the operands; each output belongs to one call of this closure.
+                    unsafe {
+                        (kernels.block)(shared.get(), panel, rows.clone(), first..columns.end.min(first + pair), ks)
+                    };
                 }
             }
-        }
+        });
+    };
+    let lies_right = T::DTYPE == DType::F32 && product.layout == Layout::Kn && c.is_multiple_of(pair);
+    if lies_right && c * k <= DIRECT {
+        return blocks(0..c, product.columns.cast(), c);
     }
+    let width = (PACKED / (k.max(1) * pair)).max(1) * pair;
+    with_scratch(width.min(c.next_multiple_of(pair)) * k, |scratch| {
+        let to = Shared(scratch);
+        for first in (0..c).step_by(width) {
+            let columns = first..c.min(first + width);
+            let panels = columns.len().div_ceil(pair);
+            each(panels * depths, &|index| {
+                // Neighbours along a row of memory one after the other.
+                let (panel, ks) = (index % panels, piece(index / panels));
+                let first = columns.start + panel * pair;
+                let to = to.get().wrapping_add((panel * k + ks.start) * pair);
+                // SAFETY: as above; there is room for all panels of these columns, and each piece has its own.
+                unsafe { (kernels.panel)(shared.get(), first..columns.end.min(first + pair), ks, to) };
+            });
+            blocks(columns, scratch, pair);
+        }
+    });
 }
 
-/// Makes a panel of columns of weights.
-///
-/// # Safety
-/// As for [`block`]; `to` has room for the panel.
-#[inline(always)]
-unsafe fn from_columns<S: Load<T>, T: Element>(part: &Part<T>, columns: &Range<usize>, to: *mut f32) {
-    let pair = 2 * S::LANES;
-    let mut last = [T::ZERO; MAX_PAIR];
-    // SAFETY: see above; a row that is no whole pair goes through a buffer that is one.
-    unsafe {
-        for k in 0..part.k {
-            let mut from = part.w.add(k * part.n + columns.start);
-            if columns.len() < pair {
-                last.as_mut_ptr().copy_from_nonoverlapping(from, columns.len());
-                from = last.as_ptr();
-            }
-            let (a, b) = S::load_pair(from);
-            S::store(to.add(k * pair), a);
-            S::store(to.add(k * pair + S::LANES), b);
-        }
-    }
+thread_local! {
+    /// Room for panels, kept from one contraction to the next: new memory costs as much as filling it.
+    static SCRATCH: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
 }
 
-/// Takes `M` rows at a time, while there are as many. Returns: the first row that is left.
-///
-/// # Safety
-/// As for [`block`].
-#[inline(always)]
-unsafe fn tiles<S: Load<T>, T: Element, const M: usize>(
-    part: &Part<T>,
-    panel: *const f32,
-    rows: Range<usize>,
-    columns: &Range<usize>,
-) -> usize {
-    let mut m = rows.start;
-    while m + M <= rows.end {
-        // SAFETY: handed on to the caller.
-        unsafe { tile::<S, T, M>(part, panel, m, columns) };
-        m += M;
-    }
-    m
-}
+/// A line of the cache.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct Line(#[allow(dead_code)] [f32; 16]);
 
-/// # Safety
-/// As for [`block`]; rows `m..m + M` of x exist.
-#[inline(always)]
-unsafe fn tile<S: Load<T>, T: Element, const M: usize>(
-    part: &Part<T>,
-    panel: *const f32,
-    m: usize,
-    columns: &Range<usize>,
-) {
-    let pair = 2 * S::LANES;
-    // SAFETY: see above.
-    unsafe {
-        let x = part.x.add(m * part.k);
-        let mut sums = [(S::zero(), S::zero()); M];
-        for k in 0..part.k {
-            let (a, b) = (S::load(panel.add(k * pair)), S::load(panel.add(k * pair + S::LANES)));
-            for (row, sum) in sums.iter_mut().enumerate() {
-                let x = S::splat(*x.add(row * part.k + k));
-                *sum = (S::fma(x, a, sum.0), S::fma(x, b, sum.1));
-            }
-        }
-        for (row, &(a, b)) in sums.iter().enumerate() {
-            let at = (m + row) * part.n + columns.start;
-            match part.out.f32s(at) {
-                Some(to) if columns.len() == pair && !S::EVEN_ODD => {
-                    S::store(to, a);
-                    S::store(to.add(S::LANES), b);
-                }
-                _ => {
-                    let mut values = [0.0; MAX_PAIR];
-                    S::store(values.as_mut_ptr(), a);
-                    S::store(values.as_mut_ptr().add(S::LANES), b);
-                    for i in 0..columns.len() {
-                        part.out.put(at + i, values[place::<S, T>(i)]);
-                    }
-                }
-            }
-        }
-    }
+/// Calls `task` with room for so many values, which are anything.
+fn with_scratch(values: usize, task: impl FnOnce(*mut f32)) {
+    let mut scratch = SCRATCH.take();
+    scratch.resize(scratch.len().max(values.div_ceil(16)), Line([0.0; 16]));
+    task(scratch.as_mut_ptr().cast());
+    SCRATCH.set(scratch);
 }

@@ -32,6 +32,26 @@ pub trait Simd: Copy + 'static {
     unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// Sum of the lanes, in an order fixed by the instruction set.
     unsafe fn sum(a: Self::V) -> f32;
+    /// The first `count` values, and zeros; `from` is valid for those.
+    unsafe fn load_first(from: *const f32, count: usize) -> Self::V;
+    /// Stores the first `count` values; `to` is valid for those.
+    unsafe fn store_first(to: *mut f32, value: Self::V, count: usize);
+    /// Turns the square of [`Simd::LANES`] vectors at `rows`.
+    unsafe fn transpose(rows: *mut Self::V);
+    /// For up to `steps` values of twelve rows of x, `x_stride` apart, writes to `sums` the sums of their products with pairs of
+    /// vectors of w, `w_stride` values apart. Returns: how many steps it took; none, and `sums` are as they were, where there is
+    /// nothing better than what the compiler makes.
+    #[inline(always)]
+    unsafe fn twelve_rows(
+        _x: *const f32,
+        _x_stride: usize,
+        _w: *const f32,
+        _w_stride: usize,
+        _steps: usize,
+        _sums: *mut [Self::V; 2],
+    ) -> usize {
+        0
+    }
     /// Asks for the cache line at an address that need not be valid.
     unsafe fn prefetch(from: *const u8);
 }
@@ -103,6 +123,22 @@ impl Simd for Portable {
     #[inline(always)]
     unsafe fn sum(a: Self::V) -> f32 {
         ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7]))
+    }
+    #[inline(always)]
+    unsafe fn load_first(from: *const f32, count: usize) -> Self::V {
+        // SAFETY: the caller vouches for `count` readable elements.
+        std::array::from_fn(|i| if i < count { unsafe { *from.add(i) } } else { 0.0 })
+    }
+    #[inline(always)]
+    unsafe fn store_first(to: *mut f32, value: Self::V, count: usize) {
+        // SAFETY: the caller vouches for `count` writable elements.
+        value.iter().take(count).enumerate().for_each(|(i, &value)| unsafe { to.add(i).write(value) });
+    }
+    #[inline(always)]
+    unsafe fn transpose(rows: *mut Self::V) {
+        // SAFETY: the caller vouches for the square.
+        let rows = unsafe { &mut *rows.cast::<[Self::V; PORTABLE_LANES]>() };
+        *rows = std::array::from_fn(|i| std::array::from_fn(|j| rows[j][i]));
     }
     #[inline(always)]
     unsafe fn prefetch(_: *const u8) {}

@@ -140,6 +140,24 @@ fn many_rows_of_few_outputs_are_divided_by_rows() {
 }
 
 #[test]
+fn large_products_are_summed_piece_by_piece() {
+    for isa in isas() {
+        for layout in LAYOUTS {
+            // Either side the smaller one; several pieces along k, with a rest; columns used as they lie; a batch of many.
+            let sizes = [(1, 29, 101, 530), (1, 101, 29, 530), (1, 37, 96, 48), (9, 26, 20, 70), (2, 24, 40, 300)];
+            for (batch, m, n, k) in sizes {
+                agrees::<f32, f32>(isa, Dot { batch, m, n, k, layout });
+                agrees::<bf16, f32>(isa, Dot { batch, m, n, k, layout });
+                agrees::<f16, f16>(isa, Dot { batch, m, n, k, layout });
+                agrees::<f32, bf16>(isa, Dot { batch, m, n, k, layout });
+            }
+        }
+    }
+    // More columns than are packed at a time.
+    agrees::<f32, f32>(Isa::best(), Dot { batch: 1, m: 24, n: 70, k: 33_000, layout: Layout::Kn });
+}
+
+#[test]
 fn int8_is_exact() {
     let mut values = Values(3);
     let ks = [1, 3, 4, 15, 16, 63, 64, 65, 130, 515];
