@@ -183,8 +183,13 @@ def test_commands_and_their_options_exist(page: Path) -> None:
                 continue
             command = app.get_command(context, name)
             assert command is not None, f"{page.name}: there is no command {name}"
+            words = words[words.index(name) + 1 :]
+            while isinstance(command, click.Group):
+                inner = command.get_command(context, words[0]) if words else None
+                assert inner is not None, f"{page.name}: there is no such command: {line}"
+                name, command, words = words[0], inner, words[1:]
             try:
-                command.make_parser(click.Context(command, info_name=name)).parse_args(words[words.index(name) + 1 :])
+                command.make_parser(click.Context(command, info_name=name)).parse_args(words)
             except click.ClickException as error:
                 pytest.fail(f"{page.name}: {line}: {error.format_message()}")
 

@@ -44,10 +44,10 @@ def compress(root: Path, output: Path) -> None:
                     tar.addfile(_member(f"{root.name}/{parent.as_posix()}", 0, directory=True))
             with open(root / path, "rb") as content:
                 size = os.fstat(content.fileno()).st_size
-                tar.addfile(_member(f"{root.name}/{path}", size, runs=_runs(path, root.name)), content)
+                tar.addfile(_member(f"{root.name}/{path}", size, runs=runs(path, root.name)), content)
 
 
-def _runs(path: str, name: str) -> bool:
+def runs(path: str, name: str) -> bool:
     """Whether a file is a program: a runner, or one that a plugin starts."""
     return path in (name, RUNNER) or (path.startswith("plugins/") and "/bin/" in path)
 

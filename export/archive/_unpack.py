@@ -6,7 +6,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from namedtensor.export.archive._compress import MANIFEST
+from namedtensor.export.archive._compress import MANIFEST, runs
 from namedtensor.export.archive._read import opened
 
 
@@ -27,13 +27,8 @@ def unpack(path: Path, directory: Path) -> Path:
             with open(place, "xb") as file:
                 for block in blocks:
                     file.write(block)
-            place.chmod(0o755 if _runs(name, member.path) else 0o644)
+            place.chmod(0o755 if runs(member.path, name) else 0o644)
         if os.path.lexists(directory / name):
             raise FileExistsError(0, "there is something already", str(directory / name))
         os.rename(root, directory / name)
     return directory / name / name
-
-
-def _runs(name: str, path: str) -> bool:
-    """Whether a file is a program: a runner, or one that a plugin starts."""
-    return path in (name, "plugins/runner") or "bin" in path.split("/")[:-1]

@@ -80,12 +80,12 @@ class Writer:
             sink.write(data)
         return {"mediaType": media_type, "digest": sink.digest, "size": sink.size}
 
-    def copy(self, layout: Layout, descriptor: Descriptor) -> None:
-        """Take a blob over from another layout, checked."""
-        with self.blob() as sink, layout.stream(descriptor["digest"]) as stream:
+    def copy(self, stream: BinaryIO, descriptor: Descriptor) -> None:
+        """Take a blob over from elsewhere. Raises `InputError` where it is not what `descriptor` says."""
+        with self.blob() as sink:
             shutil.copyfileobj(stream, sink, _BLOCK)
         if (sink.digest, sink.size) != (descriptor["digest"], descriptor["size"]):
-            raise InputError(f"{layout.path}: blob {descriptor['digest']} is damaged")
+            raise InputError(f"blob {descriptor['digest']} is damaged")
 
     def finish(self, manifests: list[Descriptor]) -> None:
         """Say what the layout holds, the first of `manifests` first."""

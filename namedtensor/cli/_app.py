@@ -16,6 +16,7 @@ _COMMANDS = {
     "header": "namedtensor.cli._header",
     "build": "namedtensor.cli._build",
     "check": "namedtensor.cli._check",
+    "image": "namedtensor.cli._image",
     "targets": "namedtensor.cli._targets",
     "compare": "namedtensor.cli._compare",
     "version": "namedtensor.cli._version",

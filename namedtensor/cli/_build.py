@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -86,7 +84,7 @@ def command(
     with _output.only_json(as_json):
         file = zoo.find(model)
         program = file.program(weights, file.parse(assignments))
-        with zoo.located(file), _progress() as step:
+        with zoo.located(file), _output.progress() as step:
             report = archive.build(
                 program,
                 output,
@@ -100,19 +98,6 @@ def command(
         _output.print_json(_document(file.name, report))
     else:
         _print(report)
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[Callable[[str], None]]:
-    """What is being done, on stderr where that is a terminal."""
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda step: None
-        return
-    with console.status("") as status:
-        yield lambda step: status.update(step)
 
 
 def _document(model: str, report: Report) -> dict[str, object]:

@@ -9,6 +9,7 @@ mod arguments;
 #[cfg(target_env = "gnu")]
 mod cache;
 mod commands;
+mod crates;
 #[cfg(not(target_env = "gnu"))]
 mod handover;
 mod machine;
