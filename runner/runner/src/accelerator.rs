@@ -1,6 +1,6 @@
 //! An accelerator: the archive's plugin for it, and the executables that fit, or that are compiled on the spot.
 
-use crate::cache::Executables;
+use crate::kept::Executables;
 use crate::output;
 use crate::target::fits;
 use nt_bundle::{Bundle, Plugin as Packed, Target, Variant};

@@ -56,8 +56,8 @@ fn command(manifest: &Manifest, task: &Task) -> Command {
         )
         .arg(
             option("weights")
-                .value_name("FILE")
-                .help("Weights that are kept outside of the archive")
+                .value_name("FILE|URL")
+                .help("Weights that are kept outside of the archive: a file, or where to download it")
                 .value_parser(value_parser!(OsString)),
         );
     let command = if manifest.plugins.is_empty() {

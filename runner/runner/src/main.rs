@@ -6,12 +6,14 @@
 #[cfg(target_env = "gnu")]
 mod accelerator;
 mod arguments;
-#[cfg(target_env = "gnu")]
 mod cache;
 mod commands;
 mod crates;
+mod download;
 #[cfg(not(target_env = "gnu"))]
 mod handover;
+#[cfg(target_env = "gnu")]
+mod kept;
 mod machine;
 mod output;
 mod place;
@@ -22,7 +24,7 @@ use nt_bundle::Bundle;
 use nt_cpu::Cpu;
 use nt_tasks::{Backend, Compiled, Error, Session, Task, Weights};
 use output::Printer;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use target::Choice;
@@ -44,6 +46,9 @@ fn run() -> Result<(), Error> {
     if common.targets {
         return printer.print(&target::listing(bundle.manifest(), &accelerators));
     }
+    if let Some(url) = common.weights.as_ref().and_then(|weights| weights.to_str()) {
+        download::check(url)?;
+    }
     let choices = target::choices(bundle.manifest(), &accelerators, common.target.as_deref())?;
     let mut weights = None;
     let backend = start(&bundle, &choices, &common, &mut weights)?;
@@ -55,8 +60,13 @@ fn run() -> Result<(), Error> {
 /// Begins to read the weights. Not before it is known which program does that: the one that is started in this one's
 /// place begins anew.
 fn open_weights(bundle: &Arc<Bundle>, common: &Common) -> Weights {
-    let (bundle, outside) = (Arc::clone(bundle), common.weights.clone().map(PathBuf::from));
-    Weights::open(move || Ok(bundle.weights(outside.as_deref())?))
+    let (bundle, outside) = (Arc::clone(bundle), common.weights.clone());
+    Weights::open(move || {
+        match outside.as_ref().and_then(|outside| outside.to_str()).filter(|it| download::is_url(it)) {
+            Some(url) => download::weights(&bundle, url),
+            None => Ok(bundle.weights(outside.as_ref().map(Path::new))?),
+        }
+    })
 }
 
 /// The best of the choices that works; of every one before it one line says why it does not.
@@ -99,7 +109,7 @@ fn accelerate<'a>(
 ) -> Result<Box<dyn Backend + 'a>, String> {
     // Plugins take seconds to start.
     weights.get_or_insert_with(|| open_weights(bundle, common));
-    let outside = common.plugin.as_deref().map(std::path::Path::new);
+    let outside = common.plugin.as_deref().map(Path::new);
     Ok(Box::new(accelerator::Accelerator::start(bundle, platform, only, outside)?))
 }
 

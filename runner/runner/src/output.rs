@@ -25,7 +25,6 @@ pub fn report(error: &Error) -> ExitCode {
 }
 
 /// Whether a person watches stderr.
-#[cfg(target_env = "gnu")]
 pub fn is_terminal() -> bool {
     std::io::IsTerminal::is_terminal(&std::io::stderr())
 }
@@ -44,14 +43,26 @@ pub fn note(text: &str) {
     say(text);
 }
 
+/// Tells how far something has come, in a line that the next one replaces; for terminals. An empty text ends it.
+pub fn progress(text: &str) {
+    let name = std::env::args_os().next().unwrap_or_default();
+    let name = std::path::Path::new(&name).file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let line = if text.is_empty() { String::new() } else { format!("{}: {text}", printable(&name)) };
+    // Back to the line's start, and what was there is cleared.
+    let _ = write!(std::io::stderr(), "\r\x1b[K{line}");
+}
+
+fn printable(text: &str) -> String {
+    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
+}
+
 fn complain(text: &str) {
     say(&format!("error: {text}"));
 }
 
 fn say(text: &str) {
     // Names inside hostile files may hold anything; what reaches a terminal is printable.
-    let clean: String =
-        text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect();
+    let clean = printable(text);
     let name = std::env::args_os().next().unwrap_or_default();
     let name = std::path::Path::new(&name).file_name().unwrap_or_default().to_string_lossy().into_owned();
     // Where stderr is closed there is nobody to tell.
