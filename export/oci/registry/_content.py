@@ -18,8 +18,6 @@ from namedtensor.export.oci.registry._reference import is_digest
 
 MANIFESTS = frozenset(_media.MANIFESTS)
 INDEXES = frozenset(_media.INDEXES)
-# What no registry of today hands out, or takes: layers that lie elsewhere.
-NONDISTRIBUTABLE = (".nondistributable.", ".foreign.")
 
 # OCI distribution-spec 1.1, "Pushing Manifests": registries should take 4 MB.
 MAX_MANIFEST = 4 << 20

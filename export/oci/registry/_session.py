@@ -83,7 +83,7 @@ class Session:
         self._schemes: dict[str, str] = {}
         self._reached: set[tuple[str, str, int]] = set()
         self._lock = threading.Lock()
-        self.keys = Keys(self._token_request, own, plain_http=self._is_plain)
+        self.keys = Keys(self._token_request, own, plain_http=plain_http)
         self._http = httpx2.Client(
             verify=_authorities(ca_file),
             timeout=httpx2.Timeout(self.timeouts.idle, connect=self.timeouts.connect, pool=None),
@@ -222,9 +222,6 @@ class Session:
             if reference.host not in self._schemes:
                 self._schemes[reference.host] = _loopback_scheme(reference.host, self.timeouts)
             return self._schemes[reference.host]
-
-    def _is_plain(self, registry: str) -> bool:
-        return self.plain_http
 
     def _token_request(
         self, method: str, url: str, headers: dict[str, str], content: bytes | None

@@ -9,7 +9,6 @@ import json
 import re
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 from urllib.parse import urlencode
@@ -57,7 +56,7 @@ class _Token:
 class Keys:
     """The authorization headers of one client: what was found, fetched and is still good."""
 
-    def __init__(self, exchange: Exchange, own: str | None, *, plain_http: Callable[[str], bool]) -> None:
+    def __init__(self, exchange: Exchange, own: str | None, *, plain_http: bool) -> None:
         self._exchange = exchange
         self._own = own
         self._plain_http = plain_http
@@ -126,7 +125,7 @@ class Keys:
         registry = access.reference.registry
         if not asked.get("realm"):
             raise RegistryError(f"{registry} asks for a token, and does not say where there are any", 401)
-        realm = _urls.follow(asked["realm"], url, plain_http=self._plain_http(registry))
+        realm = _urls.follow(asked["realm"], url, plain_http=self._plain_http)
         service = {"service": asked["service"]} if asked.get("service") else {}
         scopes = list(dict.fromkeys([*access.scopes, *asked.get("scope", "").split()]))
         if credentials is not None and credentials.identity_token:

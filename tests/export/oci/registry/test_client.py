@@ -233,3 +233,21 @@ def test_no_registry_is_there(registry: Registry) -> None:
             client.manifest(Reference.parse("127.0.0.1:1/base:1"))
         with pytest.raises(RegistryError, match="there is no host"):
             client.manifest(Reference.parse("nowhere.invalid/base:1"))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_a_registry_on_this_machine_is_reached_around_a_proxy(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")
+    image(registry)
+    with Client() as client:
+        assert client.manifest(Reference.parse(f"{host}:{registry.host.partition(':')[2]}/base:1")).layers
+
+
+def test_cookies_are_not_kept(client: Client, registry: Registry, reference: Reference) -> None:
+    image(registry)
+    registry.fault("GET", "/manifests/", status(503, Set_Cookie="sid=1; Path=/"))
+    client.manifest(reference)
+    assert not any("cookie" in one.headers for one in registry.requests)
