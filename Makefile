@@ -13,7 +13,7 @@ COMPILE = UV_SYSTEM_CERTS=1 $(BIN)/uv pip compile --quiet --universal --python-v
 help:
 	@echo 'make demo     classify scanned digits, rank sentences with real weights'
 	@echo 'make test     lint, then every test'
-	@echo 'make lint     ruff, mypy, rustfmt and clippy'
+	@echo 'make lint     ruff, mypy, rustfmt, clippy and buildifier'
 	@echo 'make format   format and apply safe fixes'
 	@echo 'make bench    every benchmark (TORCH=/path/to/python: with PyTorch as a peer, from an environment that has it)'
 	@echo 'make lock     resolve the pinned requirements anew (UPGRADE=1: to the newest versions)'
@@ -36,11 +36,13 @@ lint: setup
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 	@scripts/check-kernels lint
+	@scripts/check-bazel lint
 
 format: setup
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
 	@if cargo fmt --version >/dev/null 2>&1; then cargo fmt --all --manifest-path runner/Cargo.toml; fi
+	@scripts/check-bazel format
 
 bench: setup
 	@set -e; for file in $$(grep -l __main__ benchmarks/*.py); do \

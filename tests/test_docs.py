@@ -8,6 +8,7 @@ Blocks are marked by what follows the fence:
     ```python torch                stands in tests/golden/make_dump.py, but for indentation
     ```sh                          commands of namedtensor, whose options exist
     ```sh run                      commands of namedtensor, run in order; `# exit 1` after one that is to fail
+    ```starlark                    is for Bazel; tests/bazel holds its rules and attributes against those that there are
     ```text output                 stands in what the commands or prints before it wrote, but for fractions
 """
 
@@ -210,7 +211,19 @@ def unindented(text: str) -> str:
 def test_every_block_is_of_a_known_kind(page: Path) -> None:
     if page.name == "errors.md":
         return
-    known = {"python", "python error", "python torch", "sh", "sh run", "text", "text output", "toml", "json", "mlir"}
+    known = {
+        "python",
+        "python error",
+        "python torch",
+        "sh",
+        "sh run",
+        "text",
+        "text output",
+        "toml",
+        "json",
+        "mlir",
+        "starlark",
+    }
     assert {block.info for block in blocks(page) if "title=" not in block.info} <= known
 
 

@@ -4,6 +4,7 @@ from namedtensor.export.archive._build import Report, build, lower, split_target
 from namedtensor.export.archive._compile import CpuVariant, compile_cpu, save
 from namedtensor.export.archive._compress import compress
 from namedtensor.export.archive._executables import Prepared
+from namedtensor.export.archive._plugins import fetch
 from namedtensor.export.archive._read import Contents, Member, Opened, is_archive, opened, read
 from namedtensor.export.archive._unpack import unpack
 
@@ -17,6 +18,7 @@ __all__ = [
     "build",
     "compile_cpu",
     "compress",
+    "fetch",
     "is_archive",
     "lower",
     "opened",

@@ -135,6 +135,18 @@ def pack(platform: str, called: Iterable[str], root: Path, *, inside: bool) -> d
     }
 
 
+def fetch(platform: str) -> None:
+    """Bring what every archive for a platform holds into the cache: its plugin, and the libraries that all need.
+
+    Raises `ModelError` where something cannot be had.
+    """
+    known = _PLATFORMS[platform]
+    _plugins.plugin(platform)
+    for name in known.always:
+        if name in known.packages:
+            _plugins.library(known.packages[name], name)
+
+
 def _entry(
     releases: dict[str, str], host: list[str], glibc: tuple[int, ...] | None, left_out: dict[str, str]
 ) -> dict[str, Any]:

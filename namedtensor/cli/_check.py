@@ -24,12 +24,8 @@ _LARGEST = 1 << 28
 @click.command(short_help="Run an archive's program and compare its answer.")
 @click.argument("archive", type=click.Path(path_type=Path))
 @click.argument("arguments", nargs=-1, metavar="[-- ARGUMENTS...]")
-@click.option(
-    "--expect", type=click.Path(path_type=Path), metavar="FILE", help="What it must answer, as JSON."
-)
-@click.option(
-    "--record", type=click.Path(path_type=Path), metavar="FILE", help="Write what it answers."
-)
+@click.option("--expect", type=click.Path(path_type=Path), metavar="FILE", help="What it must answer, as JSON.")
+@click.option("--record", type=click.Path(path_type=Path), metavar="FILE", help="Write what it answers.")
 @click.option(
     "--tolerance",
     type=click.FloatRange(min=0),
