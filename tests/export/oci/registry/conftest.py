@@ -1,4 +1,4 @@
-"""Registries on loopback, clients without patience, and nobody's credentials but the test's."""
+"""Registries on loopback, clients without patience, an image to push, and nobody's credentials but the test's."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from namedtensor.export.oci.registry import Client, Patience, Timeouts
+from namedtensor.export.oci import Layout
+from namedtensor.export.oci.registry import Client, Reference
+from tests.export.oci.registry import layouts
+from tests.export.oci.registry.pushing import BIG, HASTY, SHORT
 from tests.export.oci.registry.scripted import Registry, serving
-
-HASTY = Patience(attempts=3, first_s=0.01, longest_s=0.02, asked_s=2.0)
-SHORT = Timeouts(connect=2.0, idle=0.5)
 
 
 @pytest.fixture(autouse=True)
@@ -40,3 +40,15 @@ def registry() -> Iterator[Registry]:
 def client(registry: Registry) -> Iterator[Client]:
     with Client(own=registry.host, patience=HASTY, timeouts=SHORT) as found:
         yield found
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    """An image with one layer of several chunks and one of less than a chunk."""
+    return layouts.simple(tmp_path / "layout", BIG, layouts.noise(2, 1000))
+
+
+@pytest.fixture
+def reference(registry: Registry) -> Reference:
+    """Where it is pushed to."""
+    return Reference.parse(f"{registry.host}/team/digits:1")

@@ -60,6 +60,8 @@ class Registry:
     # What becomes of the bytes of a chunk that was cut: "kept", as the specification has it, or "forgotten".
     cut_chunks: str = "kept"
     min_chunk: int | None = None
+    # After so many requests the registry is gone.
+    lives: int | None = None
     _faults: list[tuple[str, re.Pattern[str], list[Fault | None]]] = field(default_factory=list)
     lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -159,6 +161,9 @@ class Handler(BaseHTTPRequestHandler):
         request = Request(self.command, parts.path, query, {k.lower(): v for k, v in self.headers.items()})
         with self.registry.lock:
             self.registry.requests.append(request)
+        if self.registry.lives is not None and len(self.registry.requests) > self.registry.lives:
+            cut()(self, request)
+            return
         length = int(self.headers.get("Content-Length") or 0)
         challenge = self.registry.authorize(request)
         fault = None if challenge is not None else self.registry.next_fault(request)

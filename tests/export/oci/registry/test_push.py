@@ -5,57 +5,27 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from namedtensor._errors import InputError
 from namedtensor.export.oci import Layout, _media
 from namedtensor.export.oci._layout import writing
-from namedtensor.export.oci.registry import Client, Pushed, Reference, RegistryError, Watcher, push
+from namedtensor.export.oci.registry import Client, Reference, RegistryError, Watcher
 from namedtensor.zoo import ChoiceError
 from tests.export.oci.registry import layouts
-from tests.export.oci.registry.conftest import HASTY, SHORT
 from tests.export.oci.registry.layouts import noise
+from tests.export.oci.registry.pushing import BIG, CHUNK, HASTY, again, big
 from tests.export.oci.registry.scripted import (
     UPLOADS,
     Fault,
-    Handler,
     Registry,
-    Request,
     cut,
     digest_of,
     error,
     silent,
     status,
 )
-
-CHUNK = 64 << 10
-BIG = noise(1, 5 * CHUNK + 1000)
-
-
-@pytest.fixture
-def layout(tmp_path: Path) -> Layout:
-    """An image with one layer of several chunks and one of less than a chunk."""
-    return layouts.simple(tmp_path / "layout", BIG, noise(2, 1000))
-
-
-@pytest.fixture
-def reference(registry: Registry) -> Reference:
-    return Reference.parse(f"{registry.host}/team/digits:1")
-
-
-def again(registry: Registry, layout: Layout, reference: Reference, **options: Any) -> Pushed:
-    """A push by a new client, as another run of the program would."""
-    registry.requests.clear()
-    with Client(own=registry.host, patience=HASTY, timeouts=SHORT) as client:
-        return push(layout, reference, client, chunk=CHUNK, **options)
-
-
-def big(layout: Layout) -> dict[str, Any]:
-    """The descriptor of the layer of several chunks."""
-    found: dict[str, Any] = layout.layers(layout.manifest(layout.image()))[0]
-    return found
 
 
 def test_an_image_is_pushed(registry: Registry, layout: Layout, reference: Reference) -> None:
@@ -128,31 +98,6 @@ def test_a_registry_that_does_not_mount_is_sent_the_blob(
     assert not registry.uploads, "uploads that were begun and not used are given up"
 
 
-@pytest.mark.parametrize("remembered", ["kept", "forgotten"])
-def test_a_cut_chunk_goes_on_where_the_registry_stands(
-    registry: Registry, layout: Layout, reference: Reference, remembered: str
-) -> None:
-    registry.cut_chunks = remembered
-    registry.fault("PATCH", UPLOADS, None, None, cut(after=10_000))
-    done = again(registry, layout, reference)
-    assert registry.image("team/digits", "1")
-    ranges = [one.headers["content-range"] for one in registry.requests if one.method == "PATCH"]
-    assert ranges[3].partition("-")[0] == str(2 * CHUNK + (10_000 if remembered == "kept" else 0))
-    assert done.bytes < big(layout)["size"] + CHUNK + 5000
-
-
-def test_an_upload_that_the_registry_forgot_begins_anew(
-    registry: Registry, layout: Layout, reference: Reference
-) -> None:
-    def forget(handler: Handler, request: Request) -> bool:
-        handler.registry.uploads.pop(request.path.rpartition("/")[2])
-        return cut()(handler, request)
-
-    registry.fault("PATCH", UPLOADS, None, None, forget)
-    again(registry, layout, reference)
-    assert registry.image("team/digits", "1")
-
-
 @pytest.mark.parametrize("code", [400, 404, 405, 413, 415, 501])
 def test_a_registry_without_chunks_gets_the_blob_at_once(
     registry: Registry, layout: Layout, reference: Reference, code: int
@@ -193,23 +138,6 @@ def test_what_passes_by_itself_is_tried_again(
     assert registry.image("team/digits", "1")
 
 
-def test_an_upload_whose_last_answer_was_lost_is_not_repeated(
-    registry: Registry, layout: Layout, reference: Reference
-) -> None:
-    def deaf(handler: Handler, request: Request) -> bool:
-        request.body = handler.rfile.read(int(request.headers["content-length"]))
-        name = request.path.rpartition("/")[2]
-        data = bytes(handler.registry.uploads.pop(name) + request.body)
-        handler.registry.blobs["team/digits", request.query["digest"]] = data
-        return cut()(handler, request)
-
-    registry.fault("PUT", UPLOADS, deaf, deaf, deaf)
-    done = again(registry, layout, reference)
-    assert registry.image("team/digits", "1")
-    assert registry.count("PUT", UPLOADS) == 3
-    assert done.bytes == sum(blob.descriptor.size for blob in done.blobs)
-
-
 @pytest.mark.parametrize(
     ("method", "path", "fault", "says"),
     [
@@ -247,14 +175,6 @@ def test_what_does_not_pass_is_one_line_and_no_tag(
     assert ("team/digits", "1") not in registry.manifests
 
 
-def test_a_digest_that_is_wrong_once_is_sent_once_more(
-    registry: Registry, layout: Layout, reference: Reference
-) -> None:
-    registry.fault("PUT", UPLOADS, error(400, "DIGEST_INVALID", "no match"))
-    again(registry, layout, reference)
-    assert registry.image("team/digits", "1")
-
-
 @pytest.mark.parametrize("digest", ["first", "second"])
 @pytest.mark.parametrize("damage", ["changed", "short", "long", "gone"])
 def test_a_damaged_layout_is_not_pushed(
@@ -279,52 +199,6 @@ def test_a_blob_that_only_the_registry_has_need_not_be_in_the_layout(
     again(registry, layout, reference)
     (layout.path / "blobs" / "sha256" / big(layout)["digest"].removeprefix("sha256:")).unlink()
     assert again(registry, layout, Reference.parse(f"{registry.host}/team/digits:2")).bytes == 0
-
-
-def test_a_later_run_goes_on_where_an_earlier_one_broke_off(
-    registry: Registry, layout: Layout, reference: Reference
-) -> None:
-    registry.fault("PATCH", UPLOADS, None, None, None, *[cut() for _ in range(3)])
-    with pytest.raises(RegistryError):
-        again(registry, layout, reference, parallel=1)
-    done = again(registry, layout, reference)
-    assert registry.image("team/digits", "1")
-    ranges = [one.headers["content-range"] for one in registry.requests if one.method == "PATCH"]
-    assert ranges[0].startswith(f"{3 * CHUNK}-")
-    assert done.bytes < big(layout)["size"] - 3 * CHUNK + 5000
-
-
-@pytest.mark.parametrize("spoil", ["forgotten", "garbage", "elsewhere", "corrupted"])
-def test_a_note_that_is_not_true_any_more_is_thrown_away(
-    registry: Registry, layout: Layout, reference: Reference, home: Path, spoil: str
-) -> None:
-    registry.fault("PATCH", UPLOADS, None, None, None, *[cut() for _ in range(3)])
-    with pytest.raises(RegistryError):
-        again(registry, layout, reference, parallel=1)
-    (note,) = (home / "cache" / "uploads").glob("*.json")
-    assert note.stat().st_mode & 0o777 == 0o600
-    if spoil == "forgotten":
-        registry.uploads.clear()
-    elif spoil == "garbage":
-        note.write_text('{"location": 3')
-    elif spoil == "elsewhere":
-        note.write_text(json.dumps({"location": "http://169.254.0.1/v2/x", "chunk": 1}))
-    else:
-        for upload in registry.uploads.values():
-            upload[:1] = b"!"
-    again(registry, layout, reference)
-    assert registry.image("team/digits", "1")
-    assert not list((home / "cache" / "uploads").glob("*.json"))
-
-
-def test_the_cache_need_not_be_there(
-    registry: Registry, layout: Layout, reference: Reference, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (home / "file").touch()
-    monkeypatch.setenv("NAMEDTENSOR_CACHE", str(home / "file" / "cache"))
-    registry.fault("PATCH", UPLOADS, None, cut(after=100))
-    again(registry, layout, reference)
-    assert registry.image("team/digits", "1")
 
 
 def test_an_index_is_pushed_with_its_images_and_what_refers_to_them(

@@ -15,7 +15,7 @@ from namedtensor.export.oci.registry import Client, Pushed, Reference, RegistryE
 from namedtensor.export.oci.registry._tokens import _challenges
 from tests.export.oci.registry import layouts
 from tests.export.oci.registry.certificate import self_signed
-from tests.export.oci.registry.conftest import HASTY, SHORT
+from tests.export.oci.registry.pushing import HASTY, SHORT
 from tests.export.oci.registry.scripted import UPLOADS, Fault, Handler, Registry, Request, error, serving, status
 
 SECRET, TOKEN = "hunter2", "t0ken-of-ann"
