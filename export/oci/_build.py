@@ -17,6 +17,8 @@ from namedtensor.export.oci._layers import Layer, layer
 from namedtensor.export.oci._layout import Descriptor, Writer, encode, writing
 from namedtensor.export.oci._libraries import Library
 from namedtensor.export.oci._pack import dynamic, pack, plugins
+from namedtensor.export.oci._weights import is_weights, weights
+from namedtensor.zoo import ChoiceError
 
 
 @dataclass(frozen=True)
@@ -60,13 +62,16 @@ def build(
 ) -> Report:
     """Write a layout with the images of archives, to a directory or, where `output` ends in .tar, to a file.
 
-    Of several archives there is an index, which has the tag. `on` is an image to build upon, as `base` takes it. The
-    same archives give the same digests. `output` appears when it is complete, or not at all.
+    Of several archives there is an index, which has the tag. A .safetensors file becomes an image of weights alone.
+    `on` is an image to build upon, as `base` takes it. The same archives give the same digests. `output` appears when
+    it is complete, or not at all.
 
     Raises `InputError` for an archive or a base image that cannot be read, `ModelError` where this machine has not the
     libraries that a plugin needs.
     """
     chosen = Choices() if choices is None else choices
+    if any(map(is_weights, archives)) and (len(archives) > 1 or on is not None):
+        raise ChoiceError("an image of weights is of one file and upon no other image")
     with ExitStack() as stack:
         below = stack.enter_context(base(on)) if on is not None else None
         layout = stack.enter_context(writing(output))
@@ -75,6 +80,9 @@ def build(
             below.write(layout)
         images, referrers = [], []
         for archive in archives:
+            if is_weights(archive):
+                images.append(_weights(archive, layout, compression, chosen))
+                continue
             image, about = _image(archive, layout, below, compression, chosen, on_step)
             images.append(image)
             referrers += about
@@ -117,6 +125,11 @@ def _image(
     below_bytes = sum(one["size"] for one in below.layers) if below else 0
     made = Image(archive, image, tuple(packed.targets), tuple(layers), config["size"], below_bytes)
     return made, referrers
+
+
+def _weights(path: Path, layout: Writer, compression: str, choices: Choices) -> Image:
+    image, made, config = weights(path, layout, compression, choices.version)
+    return Image(path, image, (), (made,), config, 0)
 
 
 def _index(layout: Writer, images: Sequence[Image]) -> Descriptor:

@@ -44,6 +44,11 @@ def created() -> str | None:
         raise InputError(f"SOURCE_DATE_EPOCH is {text!r}, not a number of seconds since 1970") from None
 
 
+def made_by() -> str:
+    """Who makes layers, as their history says it."""
+    return f"namedtensor {namedtensor.__version__}"
+
+
 def described(packed: Packed, base: Base | None, choices: Choices) -> dict[str, str]:
     """What the manifest says, and the configuration's labels."""
     manifest = packed.contents.manifest
@@ -69,7 +74,6 @@ def config(packed: Packed, layers: Sequence[Layer], base: Base | None, choices: 
     environment = dict(one.split("=", 1) for one in inherited.get("Env") or [] if "=" in one)
     environment.update(_environment(packed, environment))
     time = created()
-    by = f"namedtensor {namedtensor.__version__}"
     history = base.config.get("history") if base else None
     if base and not isinstance(history, list):
         history = [{"created_by": base.name or base.digest}] * len(base.layers)
@@ -94,7 +98,10 @@ def config(packed: Packed, layers: Sequence[Layer], base: Base | None, choices: 
         },
         "history": [
             *(history or []),
-            *({**({"created": time} if time else {}), "created_by": by, "comment": layer.title} for layer in layers),
+            *(
+                {**({"created": time} if time else {}), "created_by": made_by(), "comment": layer.title}
+                for layer in layers
+            ),
         ],
     }
 

@@ -9,6 +9,7 @@ from namedtensor.cli import _app
 _COMMANDS = {
     "build": "namedtensor.cli._image_build",
     "push": "namedtensor.cli._push",
+    "manifest": "namedtensor.cli._image_manifest",
 }
 
 

@@ -58,7 +58,8 @@ def command(
     """Write an OCI image layout with the image of each ARCHIVE; of several, an index of them has the tag.
 
     The image holds the program and what it needs, and nothing else. A bill of materials (SPDX) and the image's
-    provenance (SLSA) refer to it. The same archive gives the same digest.
+    provenance (SLSA) refer to it. The same archive gives the same digest. Of a .safetensors file it is an image of
+    weights alone, for archives that have theirs outside.
     """
     from namedtensor.export import oci
 
@@ -113,5 +114,7 @@ def _print(report: Report) -> None:
             size, unpacked = _output.nbytes(layer.descriptor["size"]), _output.nbytes(layer.unpacked)
             table.add_row(layer.title, size, unpacked, layer.descriptor["digest"][:23])
         _output.print_table(table)
-        click.echo(f"\n{', '.join(image.targets)}: {_output.nbytes(image.bytes)}, {image.descriptor['digest']}\n")
+        click.echo(
+            f"\n{', '.join(image.targets) or 'weights'}: {_output.nbytes(image.bytes)}, {image.descriptor['digest']}\n"
+        )
     click.echo(f"{report.path}, tagged {report.tag}: {report.descriptor['digest']}")

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from namedtensor import InputError
+from namedtensor import CheckpointError, InputError
 from namedtensor.cli import main
 from namedtensor.export import oci
 from namedtensor.export.archive import read
 from tests.export.oci.conftest import TARGETS, Read, confined, needs
+from tests.export.unpack import unpack
 
 SCAN = sorted((Path(__file__).parents[3] / "models" / "digits" / "scans").glob("*.png"))[0]
 
@@ -300,3 +301,24 @@ def test_wrong_usage_is_one_line_and_nothing_else(
     assert main(["image", "build", str(digits), "-o", str(tmp_path / "layout"), *arguments]) == code
     assert capsys.readouterr().err.startswith("namedtensor: error:")
     assert list(tmp_path.iterdir()) == []
+
+
+# Weights alone
+
+
+def test_weights_become_an_image_to_mount(digits: Path, tmp_path: Path) -> None:
+    file = unpack(digits, tmp_path) / "weights" / "model.safetensors"
+    shutil.copy(file, tmp_path / "llama.safetensors")
+    oci.build([tmp_path / "llama.safetensors"], tmp_path / "layout")
+    image = Read(tmp_path / "layout")
+    ((member,),) = image.layers().values()
+    assert (member.name, member.size, oct(member.mode)) == ("model.safetensors", file.stat().st_size, "0o644")
+    assert "Entrypoint" not in image.config["config"]
+
+
+def test_what_is_no_file_of_weights_becomes_nothing(digits: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.safetensors").write_bytes(b"weights")
+    with pytest.raises(CheckpointError):
+        oci.build([tmp_path / "bad.safetensors"], tmp_path / "layout")
+    assert main(["image", "build", str(tmp_path / "bad.safetensors"), str(digits), "-o", str(tmp_path / "layout")]) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.safetensors"]
