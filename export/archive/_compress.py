@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import IO, Any, cast
 
 import zstandard
 
 from namedtensor._errors import ModelError
+from namedtensor.compilers import OnProgress, Progress
 
 MANIFEST = "bundle.json"
 RUNNER = "plugins/runner"
@@ -19,7 +22,7 @@ _BLOCK = 1 << 20
 _SMALL, _LEVEL_SMALL, _LEVEL_LARGE = 1 << 26, 19, 3
 
 
-def compress(root: Path, output: Path) -> None:
+def compress(root: Path, output: Path, on_progress: OnProgress = lambda progress: None) -> None:
     """Pack a directory, under its own name, as tar and Zstandard; only names and contents decide about the bytes.
 
     `bundle.json` comes first, so that a reader knows from the start what follows.
@@ -35,6 +38,13 @@ def compress(root: Path, output: Path) -> None:
         zstandard.ZstdCompressor(compression_params=parameters).stream_writer(file, closefd=False) as stream,
         tarfile.open(fileobj=stream, mode="w|", format=tarfile.GNU_FORMAT, bufsize=_BLOCK) as tar,
     ):
+        done = 0
+
+        def step(size: int) -> None:
+            nonlocal done
+            done += size
+            on_progress(Progress("compression", done, total))
+
         tar.addfile(_member(root.name, 0, directory=True))
         seen = set()
         for path in (MANIFEST, *files):
@@ -44,7 +54,10 @@ def compress(root: Path, output: Path) -> None:
                     tar.addfile(_member(f"{root.name}/{parent.as_posix()}", 0, directory=True))
             with open(root / path, "rb") as content:
                 size = os.fstat(content.fileno()).st_size
-                tar.addfile(_member(f"{root.name}/{path}", size, runs=runs(path, root.name)), content)
+                tar.addfile(
+                    _member(f"{root.name}/{path}", size, runs=runs(path, root.name)),
+                    cast(Any, _Counted(content, step)),
+                )
 
 
 def runs(path: str, name: str) -> bool:
@@ -66,3 +79,15 @@ def files_in(root: Path) -> list[str]:
     """Every file but the one that describes the others, sorted."""
     found = (path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
     return sorted(path for path in found if path != MANIFEST)
+
+
+class _Counted:
+    """A file that tells how much of it was read."""
+
+    def __init__(self, file: IO[bytes], step: Callable[[int], None]) -> None:
+        self._file, self._step = file, step
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._file.read(size)
+        self._step(len(data))
+        return data

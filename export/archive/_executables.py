@@ -7,7 +7,7 @@ there is a directory of executables with a `compiled.json`:
     target     "cpu:x86-64-v3"
     compiler   {"jaxlib": "0.11.2"}
     variants   by name: file and sha256 of the executable, and `program`, the digest of the program that it was made
-               from; for accelerators what the compiler reported, and beside the executable the optimized program
+               from, and what the compiler reported; for accelerators the optimized program is beside the executable
 
 Nothing in it says when or where it was made, or how long that took.
 """
@@ -17,51 +17,42 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import jaxlib.version
 
+from namedtensor import compilers
 from namedtensor._errors import InputError
+from namedtensor.compilers import Compiled
+from namedtensor.lowering._cost import Cost
 
 if TYPE_CHECKING:
-    from namedtensor.compilers import Compiled, Target
+    from namedtensor.compilers import OnProgress, Target
     from namedtensor.lowering import Program
     from namedtensor.lowering._lower import LoweredEntry
 
 COMPILED = "compiled.json"
 VERSION = 1
 _LARGEST = 1 << 24
-_PLANNED = ("code_bytes", "argument_bytes", "output_bytes", "alias_bytes", "temporary_bytes")
+_PLANNED = (
+    *("code_bytes", "weight_bytes", "state_bytes", "argument_bytes"),
+    *("output_bytes", "alias_bytes", "temporary_bytes"),
+)
 
 
 class Executables(Protocol):
-    """Gives the executables of a program."""
+    """Gives the executables of a program: every variant for every target, by the target's name."""
 
-    def cpu(self, entry: LoweredEntry, level: str) -> bytes:
-        """The `.ntx` file of a variant for an instruction level."""
-
-    def accelerators(
-        self, program: Program, chips: Sequence[Target], on_compiled: Callable[[Compiled], None]
-    ) -> dict[str, list[Compiled]]:
-        """Every variant for every chip, by the target's name."""
+    def __call__(
+        self, program: Program, targets: Sequence[Target], on_progress: OnProgress
+    ) -> dict[str, list[Compiled]]: ...
 
 
-class Fresh:
+def fresh(program: Program, targets: Sequence[Target], on_progress: OnProgress) -> dict[str, list[Compiled]]:
     """Compiles what it is asked for."""
-
-    def cpu(self, entry: LoweredEntry, level: str) -> bytes:
-        from namedtensor.export import cpu
-
-        return cpu.build(entry, level).data
-
-    def accelerators(
-        self, program: Program, chips: Sequence[Target], on_compiled: Callable[[Compiled], None]
-    ) -> dict[str, list[Compiled]]:
-        from namedtensor import compilers
-
-        return compilers.compile_for(program, chips, on_compiled=on_compiled)
+    return compilers.compile_for(program, targets, on_progress=on_progress)
 
 
 class Prepared:
@@ -74,20 +65,18 @@ class Prepared:
             for path, content in _compiled(directory):
                 self._found[content["target"]] = (path.parent, content["variants"])
 
-    def cpu(self, entry: LoweredEntry, level: str) -> bytes:
-        directory, variant = self._variant(f"cpu:{level}", entry)
-        return _executable(directory, variant)
-
-    def accelerators(
-        self, program: Program, chips: Sequence[Target], on_compiled: Callable[[Compiled], None]
+    def __call__(
+        self, program: Program, targets: Sequence[Target], on_progress: OnProgress
     ) -> dict[str, list[Compiled]]:
+        lowered: dict[str, dict[str, LoweredEntry]] = {}
         found: dict[str, list[Compiled]] = {}
-        for chip in chips:
-            found[chip.name] = []
-            for entry in program.lower(chip.platform).values():
-                directory, variant = self._variant(chip.name, entry)
-                found[chip.name].append(_restored(directory, variant, entry, chip))
-                on_compiled(found[chip.name][-1])
+        for target in targets:
+            if target.platform not in lowered:
+                lowered[target.platform] = compilers.lowered(program, target.platform)
+            found[target.name] = []
+            for entry in lowered[target.platform].values():
+                directory, variant = self._variant(target.name, entry)
+                found[target.name].append(_restored(directory, variant, entry, target))
         return found
 
     def _variant(self, target: str, entry: LoweredEntry) -> tuple[Path, dict[str, Any]]:
@@ -113,27 +102,24 @@ def program_digest(entry: LoweredEntry) -> str:
     return hashlib.sha256(entry.text(locations=False).encode()).hexdigest()
 
 
-def save_cpu(root: Path, level: str, lowered: Mapping[str, LoweredEntry], executables: Mapping[str, bytes]) -> None:
-    """Write the executables for an instruction level; `lowered` are the programs that they were compiled from."""
-    files = {variant: (f"{variant}.ntx", data) for variant, data in executables.items()}
-    described = {variant: {"program": program_digest(lowered[variant])} for variant in executables}
-    _save(root, f"cpu:{level}", files, described, {})
-
-
-def save_accelerator(
-    root: Path, target: Target, lowered: Mapping[str, LoweredEntry], compiled: Sequence[Compiled]
-) -> None:
-    """Write the executables for a chip; `lowered` are the programs that they were compiled from."""
-    files = {one.variant: (f"{one.variant}.executable", one.serialized) for one in compiled}
-    described = {
-        one.variant: {
-            "program": program_digest(lowered[one.variant]),
-            "cost": dataclasses.asdict(one.cost),
-            **{name: getattr(one, name) for name in _PLANNED},
+def save(root: Path, program: Program, found: Mapping[str, Sequence[Compiled]]) -> None:
+    """Write what was compiled, all variants of each target, for `archive.build(..., compiled=[root])`."""
+    lowered: dict[str, dict[str, LoweredEntry]] = {}
+    for compiled in found.values():
+        target = compiled[0].target
+        if target.platform not in lowered:
+            lowered[target.platform] = compilers.lowered(program, target.platform)
+        described = {
+            one.variant: {
+                "program": program_digest(lowered[target.platform][one.variant]),
+                "cost": dataclasses.asdict(one.cost),
+                **{name: getattr(one, name) for name in _PLANNED},
+            }
+            for one in compiled
         }
-        for one in compiled
-    }
-    _save(root, target.name, files, described, {f"{one.variant}.hlo": one.hlo for one in compiled})
+        files = {one.variant: (f"{one.variant}.{one.suffix}", one.serialized) for one in compiled}
+        beside = {f"{one.variant}.hlo": one.hlo for one in compiled if one.hlo}
+        _save(root, target.name, files, described, beside)
 
 
 def _save(
@@ -206,21 +192,19 @@ def _executable(directory: Path, variant: dict[str, Any]) -> bytes:
 
 
 def _restored(directory: Path, variant: dict[str, Any], entry: LoweredEntry, chip: Target) -> Compiled:
-    from namedtensor.compilers import Compiled
-    from namedtensor.lowering._cost import Cost
-
     try:
+        hlo = directory / f"{entry.name}.hlo"
         return Compiled(
             variant=entry.name,
             target=chip,
             serialized=_executable(directory, variant),
-            hlo=(directory / f"{entry.name}.hlo").read_text(encoding="utf-8"),
+            hlo="" if chip.platform == "cpu" else hlo.read_text(encoding="utf-8"),
             cost=Cost(**{name: int(value) for name, value in variant["cost"].items()}),
             seconds=0.0,
             peak_compiler_bytes=0,
             **{name: int(variant[name]) for name in _PLANNED},
         )
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, FileNotFoundError) as error:
         raise InputError(
             f"{directory / COMPILED}: cannot be used: {entry.name} is not described ({error!r})"
         ) from error

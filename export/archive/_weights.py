@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,10 +51,11 @@ class Written:
     aliases: dict[str, str]
 
 
-def write_weights(program: Program, path: Path) -> Written:
+def write_weights(program: Program, path: Path, on_progress: Callable[[int, int], None]) -> Written:
     """Write the model's weights, in the types and the order of axes that the program takes.
 
-    Raises `CheckpointError` where they cannot be read.
+    `on_progress` is told the bytes that were written, and how many they will be. Raises `CheckpointError` where they
+    cannot be read.
     """
     own, aliases = _unique(program.weights())
     # Tensors of whole lines come first, so that none of them is moved off its line by another's odd size.
@@ -65,6 +66,7 @@ def write_weights(program: Program, path: Path) -> Written:
         data: Any = _header(own, order)
         file.write(data)
         digest.update(data)
+        total = len(data) + sum(_nbytes(leaf) for leaf in own.values())
         groups = [[own[name] for name in group] for group in _groups(own, order)]
         loading = load(groups[0], progress=False) if groups else None
         for following in (*groups[1:], None):
@@ -77,6 +79,7 @@ def write_weights(program: Program, path: Path) -> Written:
                 hashed = hashing.submit(digest.update, data)
                 file.write(data)
                 hashed.result()
+                on_progress(file.tell(), total)
         size = file.tell()
     return Written(size, digest.hexdigest(), aliases)
 

@@ -65,22 +65,26 @@ def compile_entry(entry: LoweredEntry, level: str) -> Compiled:
     XLA divides loops among at most as many workgroups as this machine has cores; any number of threads can run them.
     Raises `ModelError` for a level that is not known, and where XLA refuses the program.
     """
-    if level != "native" and level not in LEVELS:
-        fail(f"{level!r} is no instruction level", fix=f"one of {', '.join(LEVELS)}, native", kind=ModelError)
     if entry.platform != "cpu":
         fail(f"{entry.name} was lowered for {entry.platform}, not for cpu", kind=ModelError)
+    return compile_module(entry.stages.compiler_ir("stablehlo"), entry.name, level)
+
+
+def compile_module(module: Any, name: str, level: str) -> Compiled:
+    """As `compile_entry`, from the StableHLO module of a variant that was lowered for CPU."""
+    if level != "native" and level not in LEVELS:
+        fail(f"{level!r} is no instruction level", fix=f"one of {', '.join(LEVELS)}, native", kind=ModelError)
     _kernels.register()
     devices = _topology(level)._make_compile_only_devices()
     options = _jax.CompileOptions()
     options.num_replicas = options.num_partitions = 1
     options.device_assignment = _jax.DeviceAssignment.create(np.zeros((1, 1), int))
     options.env_option_overrides = list(_OPTIONS.items())
-    module = entry.stages.compiler_ir("stablehlo")
     try:
         executable = devices[0].client.compile(module, _jax.DeviceList(tuple(devices[:1])), options)
     except jax.errors.JaxRuntimeError as error:
         fail(
-            f"{entry.name}: XLA cannot compile this for {level}: {error}",
+            f"{name}: XLA cannot compile this for {level}: {error}",
             fix="float16 needs x86-64-v3 or later" if level == "x86-64-v2" else None,
             kind=ModelError,
         )

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import struct
 from dataclasses import dataclass
+from typing import Any
 
-from namedtensor.export.cpu._compile import compile_entry
+from namedtensor.export.cpu._compile import Compiled, compile_entry, compile_module
 from namedtensor.export.cpu._link import link
 from namedtensor.export.cpu._plan import make_plan
 from namedtensor.lowering._lower import LoweredEntry
@@ -39,13 +40,21 @@ def build(entry: LoweredEntry, level: str) -> CpuExecutable:
     `level` is `x86-64-v2`, `x86-64-v3`, `x86-64-v4`, or `native` for this machine's processor. The same program gives
     the same bytes. Raises `ModelError` where the native device cannot run the program, with the operation and its line.
     """
-    compiled = compile_entry(entry, level)
+    return _file(compile_entry(entry, level), entry.name)
+
+
+def build_module(module: Any, name: str, level: str) -> CpuExecutable:
+    """As `build`, from the StableHLO module of a variant that was lowered for CPU."""
+    return _file(compile_module(module, name, level), name)
+
+
+def _file(compiled: Compiled, name: str) -> CpuExecutable:
     objects = [(object.name, object.contents) for object in compiled.result.object_files]
-    image = link(objects, entry.name)
-    plan = make_plan(compiled, image, entry.name)
+    image = link(objects, name)
+    plan = make_plan(compiled, image, name)
     text = json.dumps(plan.json, separators=(",", ":"), sort_keys=True).encode()
     data = _pack(text, bytes(image.data), bytes(plan.constants))
-    return CpuExecutable(data, level, len(image.data), plan.temporaries, _count(plan.json["steps"]))
+    return CpuExecutable(data, compiled.level, len(image.data), plan.temporaries, _count(plan.json["steps"]))
 
 
 def _pack(*sections: bytes) -> bytes:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from namedtensor import zoo
-from namedtensor.cli import _app, _output
+from namedtensor.cli import _app, _output, _progress
 
 if TYPE_CHECKING:
     from namedtensor.export.archive import Report
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     metavar="TARGET",
     multiple=True,
     required=True,
-    help="cpu:x86-64-v3, cuda:h100, ... (`namedtensor targets`; for CPUs the levels x86-64-v2, -v3, -v4, and native). "
-    "May be repeated.",
+    help="cpu:x86-64-v3, cuda:h100, ... (`namedtensor targets` lists them) or a file that describes a chip. May be "
+    "repeated.",
 )
 @click.option(
     "-o",
@@ -84,7 +84,7 @@ def command(
     with _output.only_json(as_json):
         file = zoo.find(model)
         program = file.program(weights, file.parse(assignments))
-        with zoo.located(file), _output.progress() as step:
+        with zoo.located(file), _progress.shown() as on_progress:
             report = archive.build(
                 program,
                 output,
@@ -92,7 +92,7 @@ def command(
                 weights_outside=weights_outside,
                 compiled=compiled,
                 plugins=plugins,
-                on_step=step,
+                on_progress=on_progress,
             )
     if as_json:
         _output.print_json(_document(file.name, report))

@@ -12,30 +12,42 @@ from namedtensor import targets
 from namedtensor._errors import InputError, closest
 from namedtensor.targets import Chip
 
-PLATFORMS = ("cuda", "rocm", "tpu")
+PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 
 @dataclass(frozen=True)
 class Target:
-    """One chip, or several of one kind, that executables are made for.
+    """What executables are made for: one chip, several of one kind, or an instruction level of CPUs.
 
     - `name`: as a person writes it.
-    - `platform`: `cuda`, `rocm` or `tpu`.
+    - `platform`: `cpu`, `cuda`, `rocm` or `tpu`.
+    - `chip`: None for CPUs, where many processors have an instruction level in common.
     - `chips`: how many; a program runs on the first of them.
     """
 
     name: str
     platform: str
-    chip: Chip
+    chip: Chip | None
     chips: int = 1
 
     @property
-    def architecture(self) -> str:
-        """What executables depend on: a compute capability (9.0a), AMD's name (gfx942:...), a generation (v5e)."""
+    def architecture(self) -> str | None:
+        """What executables depend on: a compute capability (9.0a), AMD's name (gfx942:...), a generation (v5e).
+
+        None for CPUs.
+        """
+        if self.chip is None:
+            return None
         return str(self.chip.compiler["generation" if self.platform == "tpu" else "architecture"])
+
+    @property
+    def level(self) -> str:
+        """The instruction level of a CPU, `x86-64-v3` or `native`."""
+        return self.name.partition(":")[2]
 
     def topology(self) -> tuple[str, dict[str, Any]]:
         """The topology's name and options, as the plugin's compile-only client wants them."""
+        assert self.chip is not None
         if self.platform == "tpu":
             shape = self.chip.compiler["topologies"][str(self.chips)]
             bounds = [int(side) for side in shape.split("x")]
@@ -78,7 +90,10 @@ def target_config(chip: Chip) -> str:
 
 
 def known() -> list[Target]:
-    """Every target that comes with the package, TPUs with each number of chips."""
+    """Every target that comes with the package: CPUs by instruction level, TPUs with each number of chips."""
+    from namedtensor.export.cpu import LEVELS
+
+    cpus = [Target(f"cpu:{level}", "cpu", None) for level in (*LEVELS, "native")]
     found = []
     for name in targets.names():
         if name == targets.NATIVE:
@@ -90,7 +105,11 @@ def known() -> list[Target]:
                 found.append(Target(f"tpu:{short}-{count}", "tpu", chip, int(count)))
         else:
             found.append(Target(f"{chip.platform}:{name}", chip.platform, chip))
-    return sorted(found, key=lambda target: (PLATFORMS.index(target.platform), target.chip.key, target.chips))
+    return cpus + sorted(found, key=_order)
+
+
+def _order(target: Target) -> tuple[int, str, int]:
+    return PLATFORMS.index(target.platform), target.chip.key if target.chip is not None else "", target.chips
 
 
 def target(name: str) -> Target:
@@ -121,8 +140,8 @@ def _from_file(path: Path) -> Target:
         problem = f"lacks {', '.join(lacking)}" if lacking else f"has unknown {', '.join(unknown)}"
         raise InputError(f"{path}: {problem}; copy a file from namedtensor/targets and change it")
     chip = Chip(path.stem, **content)
-    if chip.platform not in PLATFORMS:
-        raise InputError(f"{path}: platform {chip.platform!r} is not one of {', '.join(PLATFORMS)}")
+    if chip.platform not in PLATFORMS[1:]:
+        raise InputError(f"{path}: platform {chip.platform!r} is not one of {', '.join(PLATFORMS[1:])}")
     wanted = {"generation", "topologies"} if chip.platform == "tpu" else {"device", "architecture", "limits"}
     if wanted - chip.compiler.keys():
         raise InputError(f"{path}: [compiler] lacks {', '.join(sorted(wanted - chip.compiler.keys()))}")

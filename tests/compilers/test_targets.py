@@ -22,9 +22,21 @@ def test_every_chip_of_the_package_is_a_target() -> None:
             assert f"tpu:{name}-{chips}" in names
 
 
-@pytest.mark.parametrize("one", compilers.known(), ids=lambda one: one.name)
+def test_cpus_are_targets_by_instruction_level() -> None:
+    levels = [one.level for one in compilers.known() if one.platform == "cpu"]
+    assert levels == ["x86-64-v2", "x86-64-v3", "x86-64-v4", "native"]
+    assert compilers.target("cpu:x86-64-v3").chip is None
+    with pytest.raises(nt.InputError, match="did you mean 'cpu:x86-64-v3'"):
+        compilers.target("cpu:x86-64-v33")
+
+
+CHIPS = [one for one in compilers.known() if one.platform != "cpu"]
+
+
+@pytest.mark.parametrize("one", CHIPS, ids=lambda one: one.name)
 def test_a_target_says_all_that_its_compiler_asks(one: compilers.Target) -> None:
     topology, options = one.topology()
+    assert one.chip is not None
     if one.platform == "tpu":
         assert topology.startswith(one.chip.compiler["generation"] + ":")
         sides = [int(side) for side in topology.partition(":")[2].split("x")]
@@ -47,8 +59,10 @@ def test_one_chip_is_meant_where_a_tpu_has_no_number() -> None:
 
 
 def test_hoppers_own_instructions_are_asked_for_by_the_letter() -> None:
-    assert "feature_extension: ACCELERATED_FEATURES" in target_config(compilers.target("cuda:h100").chip)
-    assert "feature_extension: NONE" in target_config(compilers.target("cuda:l4").chip)
+    for name, feature in (("cuda:h100", "ACCELERATED_FEATURES"), ("cuda:l4", "NONE")):
+        chip = compilers.target(name).chip
+        assert chip is not None
+        assert f"feature_extension: {feature}" in target_config(chip)
 
 
 def test_a_file_describes_a_chip_of_ones_own(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import zstandard
 from safetensors.numpy import load_file
 
 import namedtensor as nt
-from namedtensor import InputError, ModelError, _kernels, zoo
+from namedtensor import InputError, ModelError, zoo
 from namedtensor.cli import main
 from namedtensor.compilers import _plugins
 from namedtensor.export import archive
@@ -111,26 +111,6 @@ def test_arguments_stand_in_the_order_of_the_program(root: Path) -> None:
     assert variant["arguments"][-1]["axes"] == ["b", "h", "w", "c"]
     assert variant["arguments"][-1]["shape"] == [1, 8, 8, 1]
     assert [r["name"] for r in variant["results"]] == ["logits", "probabilities"]
-
-
-class Wide(nt.Module):
-    """A contraction that the CPU's own kernel takes."""
-
-    w: nt.Tensor
-
-
-def test_portable_programs_call_nothing_that_only_the_cpu_has() -> None:
-    def contract(model: Wide, x: nt.Tensor) -> nt.Tensor:
-        return x.dot(model.w, "d")
-
-    model = Wide(w=nt.spec("n d", n=256, d=256))
-    program = nt.Program(model, {"run": nt.entry(contract, x=nt.spec("s d", s=4, d=256))}, name="wide")
-    lowered = _build.lower(program)
-    if _kernels.available():
-        assert b"nt.dot" in lowered["run"].bytecode()
-    (portable,) = _build.portable(program, lowered).values()
-    assert portable.startswith(b"ML\xefR")
-    assert b"nt.dot" not in portable
 
 
 def test_weights_are_the_models_own_and_lie_on_lines_of_64_bytes(root: Path) -> None:

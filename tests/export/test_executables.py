@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from namedtensor import InputError, zoo
+from namedtensor import InputError, compilers, zoo
 from namedtensor.cli import main
 from namedtensor.compilers import _plugins
-from namedtensor.export import archive, cpu
+from namedtensor.export import archive
 from namedtensor.export.archive import _build
 
 TARGETS = ["--target", "cpu:x86-64-v2", "--target", "cpu:x86-64-v3"]
@@ -44,7 +44,7 @@ def nothing_compiles(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError("something was compiled")
 
-    monkeypatch.setattr(cpu, "build", refuse)
+    monkeypatch.setattr(compilers, "compile_for", refuse)
 
 
 def test_every_target_has_its_executables_and_their_description(compiled: Path) -> None:
@@ -64,7 +64,7 @@ def test_the_same_program_gives_the_same_files(once: Path, tmp_path: Path) -> No
 def test_an_archive_in_two_steps_is_the_archive_in_one(tmp_path: Path, once: Path) -> None:
     archive.build(zoo.find("digits").program(), tmp_path / "one.tar.zst", TARGETS[1::2])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cpu, "build", lambda *_: pytest.fail("something was compiled"))
+        patch.setattr(compilers, "compile_for", lambda *_, **__: pytest.fail("something was compiled"))
         command = ["build", "digits", *TARGETS, "--compiled", str(once), "-o", str(tmp_path / "two.tar.zst")]
         assert main(command) == 0
     assert (tmp_path / "two.tar.zst").read_bytes() == (tmp_path / "one.tar.zst").read_bytes()
@@ -153,8 +153,8 @@ def test_executables_for_a_chip_are_packed_as_they_were_compiled(tmp_path: Path,
     assert main(["compile", "digits", "--target", "cuda:h100", "-o", str(tmp_path / "out")]) == 0
     monkeypatch.setattr("namedtensor.compilers.compile_for", lambda *_, **__: pytest.fail("something was compiled"))
     program = zoo.find("digits").program()
-    chip = archive.split_targets(["cuda:h100"])[1]
-    (found,) = archive.Prepared([tmp_path / "out"]).accelerators(program, chip, lambda _: None)["cuda:h100"]
+    chips = [compilers.target("cuda:h100")]
+    (found,) = archive.Prepared([tmp_path / "out"])(program, chips, lambda _: None)["cuda:h100"]
     assert found.serialized == (tmp_path / "out" / "cuda-h100" / "classify.executable").read_bytes()
     assert "ENTRY" in found.hlo
     assert found.argument_bytes > 29_000 * 4
