@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import namedtensor
 from scripts import docs_bazel
 
 ROOT = Path(__file__).parents[2]
@@ -57,7 +58,8 @@ class Module:
     """Runs a MODULE.bazel, and keeps what it says."""
 
     def __init__(self, path: Path) -> None:
-        self.name = ""
+        self.name, self.version = "", ""
+        self.needs: dict[str, str] = {}
         self.environments: list[dict[str, Any]] = []
         self.extensions: list[tuple[str, str]] = []
         self.repositories: list[str] = []
@@ -65,8 +67,8 @@ class Module:
         exec(compile(path.read_text(), path, "exec"), self._functions())
 
     def _functions(self) -> dict[str, Any]:
-        def module(name: str, **_: Any) -> None:
-            self.name = name
+        def module(name: str, version: str = "", **_: Any) -> None:
+            self.name, self.version = name, version
 
         def use_extension(file: str, name: str) -> types.SimpleNamespace:
             self.extensions.append((file, name))
@@ -74,7 +76,7 @@ class Module:
 
         return {
             "module": module,
-            "bazel_dep": lambda **_: None,
+            "bazel_dep": lambda name, version: self.needs.update({name: version}),
             "local_path_override": lambda module_name, path: self.overrides.update({module_name: path}),
             "use_extension": use_extension,
             "use_repo": lambda _, *names: self.repositories.extend(names),
@@ -125,12 +127,13 @@ def test_the_example_says_the_same_as_a_module_and_as_a_workspace() -> None:
     assert example.name == calls["workspace"]["name"]
     assert example.overrides == {calls["local_repository"]["name"]: calls["local_repository"]["path"]}
     assert example.environments == [calls["nt_environment"]]
+    assert example.needs == {"namedtensor": namedtensor.__version__}
     assert example.extensions == [("@namedtensor//:extensions.bzl", "namedtensor")]
 
 
 def test_the_module_makes_the_repository_that_the_rules_take_by_default() -> None:
     ours = Module(RULES / "MODULE.bazel")
-    assert ours.name == "namedtensor"
+    assert (ours.name, ours.version) == ("namedtensor", namedtensor.__version__)
     assert ours.extensions == [("//:extensions.bzl", "namedtensor")]
     (name,) = ours.repositories
     assert f'build_setting_default = "@{name}//:toolchain"' in (RULES / "BUILD.bazel").read_text()
