@@ -47,7 +47,9 @@ def test_a_layout_is_pushed(cli: Cli, registry: Registry, layout: Layout) -> Non
     assert done.out.splitlines()[-1] == f"{registry.host}/digits:1@{digest}: 301 kB sent"
 
 
-def test_json_says_what_became_of_every_blob(cli: Cli, registry: Registry, layout: Layout) -> None:
+def test_json_says_what_became_of_every_blob(
+    cli: Cli, registry: Registry, layout: Layout, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     first = cli("image", "push", layout.path, f"{registry.host}/digits:1", "--json").json
     assert first["reference"] == f"{registry.host}/digits:1"
     assert first["digest"] == layout.image()["digest"]
@@ -55,6 +57,7 @@ def test_json_says_what_became_of_every_blob(cli: Cli, registry: Registry, layou
     assert first["sent_bytes"] == sum(blob["sent_bytes"] for blob in first["blobs"]) > 300_000
     second = cli("image", "push", layout.path, f"{registry.host}/digits:1", "--json").json
     assert (second["sent_bytes"], second["present"]) == (0, 2)
+    monkeypatch.setenv("NAMEDTENSOR_CACHE", str(tmp_path / "another"))
     other = cli("image", "push", layout.path, f"{registry.host}/other:1", "--mount-from", "digits", "--json").json
     assert (other["sent_bytes"], {blob["outcome"] for blob in other["blobs"]}) == (0, {"mounted"})
 
@@ -88,14 +91,14 @@ def test_errors_are_one_line(
 
 
 def test_an_interrupted_push_ends_at_once(registry: Registry, layout: Layout) -> None:
-    registry.fault("POST", "/uploads/", *[silent(30) for _ in range(9)])
+    registry.fault("POST", "/uploads/", *[silent(300) for _ in range(9)])
     process = subprocess.Popen(
         [*COMMAND, layout.path, f"{registry.host}/digits:1"], stderr=subprocess.PIPE, text=True, env=os.environ
     )
     while not registry.count("POST") and process.poll() is None:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=10)
+    _, err = process.communicate(timeout=45)
     assert process.returncode == 130
     assert err == "namedtensor: error: interrupted\n"
 

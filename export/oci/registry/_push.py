@@ -12,7 +12,7 @@ from typing import Any
 from namedtensor._errors import NamedTensorError
 from namedtensor.export.oci import _media
 from namedtensor.export.oci._layout import Layout, encode
-from namedtensor.export.oci.registry import _notes
+from namedtensor.export.oci.registry import _notes, _whereabouts
 from namedtensor.export.oci.registry._client import Client
 from namedtensor.export.oci.registry._content import Descriptor, Manifest
 from namedtensor.export.oci.registry._errors import RegistryError, refuse
@@ -80,7 +80,7 @@ def push(
 
     image: its name in the layout, where that holds several.
     mount_from: repositories of the same registry that may hold some of its blobs. The base image's, which an annotation
-    names, is tried by itself.
+    names, and those that earlier pushes went to are tried by themselves.
 
     Raises `InputError` where the layout is damaged, `RegistryError` where the registry refuses. The tag is then what it
     was before.
@@ -94,16 +94,18 @@ def push(
         raise ChoiceError(f"{reference}: the image has another digest, {root.digest}")
     access = Access(reference, push=True)
     hints = [*mount_from, *plan.bases(reference)]
+    seen = _whereabouts.recall(reference.registry)
     _notes.tidy()
 
     def send(blob: Descriptor) -> Sent:
         source = Source(blob, lambda: layout.stream(blob.digest))
+        mounts = dict.fromkeys([*hints, *([seen[blob.digest]] if blob.digest in seen else [])])
         confirmed = watcher.confirmed
         sent = upload(
             client.session,
             access,
             source,
-            mounts=hints,
+            mounts=list(mounts),
             chunk=chunk,
             moved=watcher.moved,
             confirmed=lambda count: confirmed(blob.digest, count),
@@ -122,6 +124,7 @@ def push(
         manifests.refer(manifest)
     if reference.tag is not None:
         manifests.tag(plan.images[-1], reference.tag)
+    _whereabouts.remember(reference, plan.blobs)
     return Pushed(
         reference,
         root.digest,

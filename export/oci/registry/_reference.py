@@ -28,6 +28,11 @@ def is_digest(text: object) -> bool:
     return isinstance(text, str) and _DIGEST.fullmatch(text) is not None
 
 
+def is_repository(name: str) -> bool:
+    """Whether `name` can be a repository's."""
+    return _REPOSITORY.fullmatch(name) is not None and len(name) <= _MAX_NAME
+
+
 @dataclass(frozen=True, slots=True)
 class Reference:
     """An image, or a repository, in a registry. At least one of `tag` and `digest` is given by `parse`."""
@@ -82,8 +87,8 @@ def checked_repository(name: str, text: str) -> str:
     """`name`, if it can be a repository's. Raises `ChoiceError` that quotes `text`."""
     if not name:
         raise ChoiceError(f"{text!r} names no repository; write REGISTRY/REPOSITORY:TAG")
-    if _REPOSITORY.fullmatch(name) is None or len(name) > _MAX_NAME:
-        hint = f"; did you mean {name.lower()!r}?" if _REPOSITORY.fullmatch(name.lower()) else ""
+    if not is_repository(name):
+        hint = f"; did you mean {name.lower()!r}?" if is_repository(name.lower()) else ""
         raise ChoiceError(
             f"{text!r}: {name!r} is no repository's name (lower case letters and digits, "
             f"parted by '.', '_', '-' and '/'){hint}"

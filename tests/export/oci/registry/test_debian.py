@@ -36,10 +36,10 @@ def layout(tmp_path: Path) -> Layout:
     return layouts.simple(tmp_path / "layout", PROGRAM, WEIGHTS)
 
 
-def send(layout: Layout, text: str, *, chunk: int = CHUNK, mount_from: tuple[str, ...] = ()) -> Pushed:
+def send(layout: Layout, text: str) -> Pushed:
     reference = Reference.parse(text)
     with Client(own=reference.registry) as client:
-        return push(layout, reference, client, chunk=chunk, mount_from=mount_from)
+        return push(layout, reference, client, chunk=CHUNK)
 
 
 def assert_there(debian: Debian, image: str, layout: Layout, directory: Path) -> None:
@@ -80,7 +80,7 @@ def test_a_new_program_sends_less_than_a_megabyte(debian: Debian, layout: Layout
 
 def test_layers_are_mounted_from_another_repository(debian: Debian, layout: Layout, tmp_path: Path) -> None:
     send(layout, f"{debian.host}/from:1")
-    done = send(layout, f"{debian.host}/to:1", mount_from=("from",))
+    done = send(layout, f"{debian.host}/to:1")
     assert (done.bytes, done.count("mounted")) == (0, 3)
     assert_there(debian, "to:1", layout, tmp_path)
 

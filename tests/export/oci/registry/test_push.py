@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -70,18 +71,46 @@ def test_only_what_changed_is_sent(registry: Registry, layout: Layout, reference
     assert done.bytes < 2500
 
 
-def test_a_blob_of_another_repository_is_mounted(registry: Registry, layout: Layout, reference: Reference) -> None:
+def forget(home: Path) -> None:
+    """As if the pushes so far had been another user's."""
+    shutil.rmtree(home / "cache")
+
+
+def test_a_blob_of_another_repository_is_mounted(
+    registry: Registry, layout: Layout, reference: Reference, home: Path
+) -> None:
     again(registry, layout, reference)
+    forget(home)
     done = again(registry, layout, Reference.parse(f"{registry.host}/other/digits:1"), mount_from=["team/digits"])
     assert done.count("mounted") == 3
     assert done.bytes == registry.uploaded() == 0
     assert registry.image("other/digits", "1")
 
 
-def test_the_base_of_an_image_is_where_blobs_are_mounted_from(
-    registry: Registry, layout: Layout, reference: Reference, tmp_path: Path
+def test_where_blobs_went_before_is_remembered(
+    registry: Registry, layout: Layout, reference: Reference, home: Path
 ) -> None:
     again(registry, layout, reference)
+    done = again(registry, layout, Reference.parse(f"{registry.host}/other/digits:1"))
+    assert (done.count("mounted"), done.bytes) == (3, 0)
+    # Nor is it more than a hint.
+    registry.blobs.clear()
+    again(registry, layout, Reference.parse(f"{registry.host}/third/digits:1"))
+    assert registry.image("third/digits", "1")
+    (remembered,) = (home / "cache" / "registries").iterdir()
+    for nonsense in ("", "[]", '{"a": 3}', json.dumps({big(layout)["digest"]: "../.."}), "[" * 99_999):
+        remembered.write_text(nonsense)
+        registry.blobs.clear()
+        registry.manifests.clear()
+        again(registry, layout, reference)
+        assert registry.image("team/digits", "1")
+
+
+def test_the_base_of_an_image_is_where_blobs_are_mounted_from(
+    registry: Registry, layout: Layout, reference: Reference, tmp_path: Path, home: Path
+) -> None:
+    again(registry, layout, reference)
+    forget(home)
     on_top = layouts.simple(tmp_path / "top", BIG, noise(4, 500), annotations={_media.BASE_NAME: str(reference)})
     done = again(registry, on_top, Reference.parse(f"{registry.host}/other/top:1"))
     assert (done.count("mounted"), done.count("sent")) == (1, 2)
