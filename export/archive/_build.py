@@ -25,6 +25,7 @@ from namedtensor.export.archive._compress import RUNNER as DYNAMIC_RUNNER
 from namedtensor.export.archive._executables import Executables, Prepared, fresh
 from namedtensor.export.archive._signature import arguments, results
 from namedtensor.export.archive._weights import write_weights
+from namedtensor.tasks import Call
 
 if TYPE_CHECKING:
     from namedtensor.compilers import Compiled, OnProgress
@@ -35,7 +36,7 @@ VERSION = 1
 WEIGHTS = "weights/model.safetensors"
 TOKENIZER = "assets/tokenizer.json"
 # Tasks that the runner knows (runner/tasks).
-TASKS = ("classify",)
+TASKS = ("call", "classify", "embed")
 
 RUNNER = Path(namedtensor.__file__).with_name("_native") / "runner"
 # The one that can load plugins; linked with glibc.
@@ -130,7 +131,7 @@ def _checked_name(program: Program) -> str:
 
 
 def _task(program: Program) -> dict[str, Any]:
-    task: dict[str, Any] = {"task": "call"} if program.task is None else program.task.to_json()
+    task: dict[str, Any] = (Call() if program.task is None else program.task).to_json()
     if task["task"] not in TASKS:
         raise ModelError(
             f"{program.name}'s task is {task['task']}, which the runner cannot do yet; it does {', '.join(TASKS)}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from namedtensor.cli import main
 from namedtensor.export import archive
 from namedtensor.export.archive._build import RUNNER
 from namedtensor.tasks import Classify, ImagePreprocess
+from tests.export.running import confined, refused, run, run_alone
 from tests.export.unpack import unpack
 from tests.golden import seeded
 
@@ -31,14 +31,6 @@ TARGETS = ["cpu:x86-64-v2", "cpu:x86-64-v3", "cpu:x86-64-v4"]
 pytestmark = pytest.mark.skipif(not RUNNER.is_file(), reason="scripts/build-runner has not built the runner")
 
 
-def confined() -> bool:
-    """Whether bubblewrap is here and may make namespaces."""
-    if shutil.which("bwrap") is None:
-        return False
-    probe = ["bwrap", "--ro-bind", "/", "/", "--unshare-all", "true"]
-    return subprocess.run(probe, capture_output=True, check=False).returncode == 0
-
-
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The unpacked archive of digits."""
@@ -46,12 +38,6 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     packed = tmp_path_factory.mktemp("archive") / "digits.tar.zst"
     archive.build(zoo.find("digits").program(), packed, TARGETS)
     return unpack(packed, directory)
-
-
-def run(program: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [program / program.name, *arguments], capture_output=True, text=True, check=False, env={}, timeout=60
-    )
 
 
 def expected(files: Sequence[Path | str], capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
@@ -71,15 +57,8 @@ def assert_same(found: list[dict[str, Any]], wanted: list[dict[str, Any]]) -> No
 
 @pytest.mark.skipif(not confined(), reason="bubblewrap is not here, or may not make namespaces")
 def test_it_runs_where_there_is_nothing_but_the_archive(digits: Path, tmp_path: Path) -> None:
-    root = tmp_path / "root"
-    shutil.copytree(digits, root / "digits")
-    shutil.copy(SCANS[0], root / "scan.png")
-    found = subprocess.run(
-        ["bwrap", "--ro-bind", root, "/", "--unshare-all", "--clearenv", "/digits/digits", "/scan.png"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    shutil.copy(SCANS[0], tmp_path / "scan.png")
+    found = run_alone(digits, tmp_path, "/scan.png")
     assert (found.returncode, found.stderr) == (0, "")
     assert found.stdout.splitlines()[1].split()[0] == SCANS[0].name[0]
 
@@ -210,14 +189,6 @@ def test_mobilenet_gives_the_logits_of_namedtensor_run_in_batches_of_any_size(tm
 
 
 # What is refused, in one line
-
-
-def refused(program: Path, *arguments: str | Path, code: int) -> str:
-    found = run(program, *arguments)
-    assert found.returncode == code, found.stderr
-    assert found.stdout == ""
-    assert found.stderr.count("\n") == 1
-    return found.stderr
 
 
 def test_usage_and_input_have_codes_of_their_own(digits: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-pub use weights::WeightFile;
+pub use weights::{WeightFile, dtype};
 
 /// The name of the file that describes an archive.
 pub const MANIFEST: &str = "bundle.json";

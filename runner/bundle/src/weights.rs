@@ -51,7 +51,8 @@ impl WeightFile {
     }
 }
 
-fn dtype(found: Dtype) -> Option<DType> {
+/// The type of this name in the safetensors format; None where it is none of the archive's.
+pub fn dtype(found: Dtype) -> Option<DType> {
     Some(match found {
         Dtype::BOOL => DType::Pred,
         Dtype::I8 => DType::I8,

@@ -17,6 +17,8 @@ mod kept;
 mod machine;
 mod output;
 mod place;
+mod shown;
+mod size;
 mod target;
 
 use arguments::Common;

@@ -1,5 +1,6 @@
 //! Image files in, labels out.
 
+use crate::batch;
 use crate::json::number;
 use crate::preprocess::ImagePreprocess;
 use crate::session::Session;
@@ -133,16 +134,9 @@ impl Classify {
 
 /// The variant for a batch of at most `count`, and its size: the smallest that holds all, or the largest there is.
 fn fitting(entry: &Entry, count: usize) -> Result<(&Variant, usize)> {
-    let size = |variant: &Variant| {
-        let images = variant.arguments.iter().find(|argument| argument.name == "images")?;
-        let axis = images.axes.iter().position(|axis| axis == "b")?;
-        Some(images.shape[axis]).filter(|&size| size > 0)
-    };
-    let mut sizes: Vec<_> = entry.variants.iter().filter_map(|variant| Some((size(variant)?, variant))).collect();
-    sizes.sort_by_key(|(size, _)| *size);
-    let found = sizes.iter().find(|(size, _)| *size >= count).or(sizes.last());
-    let none = || Error::Archive(format!("the task: {} takes no images (b, h, w, c)", entry.name));
-    found.map(|(size, variant)| (*variant, *size)).ok_or_else(none)
+    let size = batch::holding(&batch::sizes(entry, "images", "b"), count);
+    let found = size.and_then(|size| Some((batch::variant(entry, "images", &[("b", size)])?, size)));
+    found.ok_or_else(|| Error::Archive(format!("the task: {} takes no images (b, h, w, c)", entry.name)))
 }
 
 impl ImageLabels {

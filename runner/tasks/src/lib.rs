@@ -1,17 +1,33 @@
 //! What a bundle's program does for its user: the host's side of each task, the same as `namedtensor run` does it.
 
+mod array;
 mod backend;
+mod batch;
+mod call;
 mod classify;
+mod element;
+mod embed;
+mod files;
 mod image;
 mod json;
+mod literal;
+mod npy;
+mod npz;
 mod preprocess;
 mod resample;
+mod safetensors;
 mod session;
 mod tensor;
 mod text;
 
+pub use array::{Array, Layout, READABLE, Stored, has_suffix, stored};
 pub use backend::{Backend, Compiled, Weights};
+pub use call::{Call, Outputs, check_shape, describe, inputs};
 pub use classify::{Classification, Classify, ImageLabels, Label};
+pub use element::{Scalar, is_float, scalars};
+pub use embed::{Embed, Embeddings, Match};
+pub use files::{write, write_npy};
+pub use literal::{Problem, parse as parse_array};
 pub use preprocess::ImagePreprocess;
 pub use session::{Placed, Session, Value};
 pub use tensor::Tensor;
@@ -28,6 +44,9 @@ pub enum Error {
     /// The command was not understood.
     #[error("{0}")]
     Usage(String),
+    /// A result cannot be written.
+    #[error("{0}")]
+    Output(String),
     /// The archive contradicts itself.
     #[error("{0}")]
     Archive(String),
@@ -43,7 +62,9 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(tag = "task", rename_all = "lowercase")]
 pub enum Task {
+    Call(Call),
     Classify(Classify),
+    Embed(Embed),
 }
 
 impl Task {
@@ -55,7 +76,9 @@ impl Task {
         let declared = serde_json::Value::Object(manifest.task.clone());
         let task = Task::deserialize(declared).map_err(|error| Error::Archive(format!("the task: {error}")))?;
         match &task {
+            Task::Call(task) => task.check(manifest)?,
             Task::Classify(task) => task.check()?,
+            Task::Embed(task) => task.check(manifest)?,
         }
         Ok(task)
     }
