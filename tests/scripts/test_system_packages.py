@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "system-packages"
-PROGRAMS = ("bwrap", "docker-registry", "skopeo", "umoci")
+PROGRAMS = ("bazel", "bwrap", "docker-registry", "skopeo", "umoci")
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_without_apt_it_says_what_is_missing(place: Path) -> None:
     provide(place, "skopeo")
     done = run(place)
     assert done.returncode == 0
-    assert "not here: bubblewrap docker-registry umoci;" in done.stderr
+    assert "not here: bazel-bootstrap bubblewrap docker-registry umoci;" in done.stderr
 
 
 def test_without_the_right_it_says_what_to_do(place: Path) -> None:
@@ -50,9 +50,8 @@ def test_without_the_right_it_says_what_to_do(place: Path) -> None:
     provide(place, "id", "echo 1000")
     done = run(place)
     assert done.returncode == 0
-    assert (
-        "as root: apt-get install --yes --no-install-recommends bubblewrap docker-registry skopeo umoci" in done.stderr
-    )
+    packages = "bazel-bootstrap bubblewrap docker-registry skopeo umoci"
+    assert f"as root: apt-get install --yes --no-install-recommends {packages}" in done.stderr
 
 
 @pytest.mark.parametrize(("code", "says"), [(0, ""), (1, "could not install umoci")])
