@@ -11,6 +11,7 @@ weights: executables, and the plugin with the libraries that they call.
 
 import argparse
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -138,7 +139,9 @@ def main() -> None:
         command = [sys.executable, "-m", "benchmarks.cross_compile", "--compile", str(checkpoint)]
         command += ["--output", str(output), *(["--all"] if options.all else [])]
         seconds, peak = measured(command)
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
         print(f"{len(TARGETS)} targets together: {seconds:.0f} s, at most {peak / 1e9:.2f} GB of memory")
+        print(f"processor time: {used.ru_utime + used.ru_stime:.0f} s")
         print(f"load of the machine, one minute: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
         table(output)
 

@@ -28,7 +28,7 @@ def compress(root: Path, output: Path, on_progress: OnProgress = lambda progress
     `bundle.json` comes first, so that a reader knows from the start what follows.
     """
     files = files_in(root)
-    total = sum((root / path).stat().st_size for path in files)
+    total = sum((root / path).stat().st_size for path in (MANIFEST, *files))
     level = _LEVEL_SMALL if total <= _SMALL else _LEVEL_LARGE
     # With threads, however many, the pieces and so the bytes are the same.
     threads = max(1, os.cpu_count() or 1)

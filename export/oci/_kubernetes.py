@@ -225,12 +225,12 @@ def _hardware(target: str) -> tuple[dict[str, int], dict[str, str]]:
     from namedtensor import compilers
 
     chip = compilers.target(target)
-    generation = chip.chip.compiler["generation"]
+    generation, shape = chip.topology()[0].split(":")
     if generation not in _TPUS:
         raise InputError(f"{target}: it is not known what nodes with a TPU {generation} are called")
     selector = {
         "cloud.google.com/gke-tpu-accelerator": _TPUS[generation],
-        "cloud.google.com/gke-tpu-topology": chip.chip.compiler["topologies"][str(chip.chips)],
+        "cloud.google.com/gke-tpu-topology": shape,
     }
     return {_RESOURCES[platform]: chip.chips}, selector
 

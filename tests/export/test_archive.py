@@ -16,9 +16,9 @@ from safetensors.numpy import load_file
 import namedtensor as nt
 from namedtensor import InputError, ModelError, zoo
 from namedtensor.cli import main
-from namedtensor.compilers import _plugins
+from namedtensor.compilers import Progress, _plugins
 from namedtensor.export import archive
-from namedtensor.export.archive import _build, compress, read
+from namedtensor.export.archive import _build, _weights, compress, read
 from tests.export.unpack import unpack
 
 
@@ -148,6 +148,27 @@ def test_times_and_modes_of_files_leave_no_trace(root: Path, packed: Path, tmp_p
             path.touch()
     compress(root, tmp_path / "again.tar.zst")
     assert (tmp_path / "again.tar.zst").read_bytes() == packed.read_bytes()
+
+
+def test_how_many_tensors_are_in_memory_at_a_time_leaves_no_trace(
+    packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_weights, "_TOGETHER", 1)
+    archive.build(digits(), tmp_path / "again.tar.zst", ["cpu:x86-64-v2", "cpu:x86-64-v3"])
+    assert (tmp_path / "again.tar.zst").read_bytes() == packed.read_bytes()
+
+
+def test_every_long_step_tells_how_far_it_is(tmp_path: Path) -> None:
+    seen: dict[str, list[Progress]] = {}
+
+    def on_progress(progress: Progress) -> None:
+        seen.setdefault(progress.what, []).append(progress)
+
+    archive.build(digits(), tmp_path / "a.tar.zst", ["cpu:x86-64-v3"], on_progress=on_progress)
+    assert list(seen) == ["cpu:x86-64-v3", "weights", "compression"]
+    for steps in seen.values():
+        assert steps[-1].done == steps[-1].total > 0
+        assert [step.done for step in steps] == sorted(step.done for step in steps)
 
 
 def test_weights_can_stay_outside(tmp_path: Path) -> None:
