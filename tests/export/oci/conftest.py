@@ -27,7 +27,9 @@ TARGETS = ["cpu:x86-64-v2", "cpu:x86-64-v3", "cpu:x86-64-v4"]
 def needs(*programs: str) -> pytest.MarkDecorator:
     """Skip where a program is missing, saying which."""
     missing = [program for program in programs if shutil.which(program) is None]
-    return pytest.mark.skipif(bool(missing), reason=f"not installed here: {', '.join(missing)} (apt-get install)")
+    return pytest.mark.skipif(
+        bool(missing), reason=f"not here: {', '.join(missing)}; scripts/system-packages installs them on Debian"
+    )
 
 
 def confined() -> bool:
