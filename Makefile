@@ -15,7 +15,8 @@ help:
 	@echo 'make test     lint, then every test'
 	@echo 'make lint     ruff, mypy, rustfmt, clippy and buildifier'
 	@echo 'make format   format and apply safe fixes'
-	@echo 'make bench    every benchmark (TORCH=/path/to/python: with PyTorch as a peer, from an environment that has it)'
+	@echo 'make bench    every benchmark (TORCH=/path/to/python: with PyTorch as a peer, from an environment that has it;'
+	@echo '              LLAMA_CPP=/path/to/python: with llama.cpp)'
 	@echo 'make lock     resolve the pinned requirements anew (UPGRADE=1: to the newest versions)'
 	@echo 'make clean    remove .venv, .cache and what the tools leave'
 
@@ -47,7 +48,9 @@ format: setup
 bench: setup
 	@set -e; for file in $$(grep -l __main__ benchmarks/*.py); do \
 		name=$$(basename "$$file" .py); echo "== $$name"; \
-		if [ "$$name" = decode ] && [ -n "$(TORCH)" ]; then set -- --torch "$(TORCH)"; else set --; fi; \
+		set --; \
+		if [ "$$name" = decode ] && [ -n "$(TORCH)" ]; then set -- --torch "$(TORCH)"; fi; \
+		if [ "$$name" = native_cpu ] && [ -n "$(LLAMA_CPP)" ]; then set -- --llama-cpp "$(LLAMA_CPP)"; fi; \
 		$(BIN)/python -m "benchmarks.$$name" "$$@"; \
 	done
 
