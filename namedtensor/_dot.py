@@ -33,6 +33,10 @@ class Contraction(Base):
 
         Raises `AxisError` where an axis is missing on one side or sizes differ, `DTypeError` where types differ.
         """
+        return self._dot(other, axes, dtype)
+
+    def _dot(self, other: Tensor, axes: str, dtype: Any, *, weight: bool = False) -> Tensor:
+        """As `dot`. With `weight`, `other` is known to be one, and the rows of `self` come first in memory."""
         check_operand("dot", other, self)
         contracted = _axes.names(axes, "dot")
         for side, tensor, opposite in (("left", self, other), ("right", other, self)):
@@ -49,7 +53,7 @@ class Contraction(Base):
         same_sizes("dot", {"left": self, "right": other})
         same_dtype("dot", self, other)
         out = result_type("dot", dtype, self)
-        return self._make(*contract(self, other, contracted, out))
+        return self._make(*contract(self, other, contracted, out, weight=weight))
 
 
 def _hint(name: str, tensor: Base, opposite: Base) -> str:
@@ -64,18 +68,24 @@ def _hint(name: str, tensor: Base, opposite: Base) -> str:
     return f"rename the axis to contract to {name!r} on both sides"
 
 
-def contract(left: Base, right: Base, contracted: tuple[str, ...], out: Any) -> tuple[jax.Array, tuple[str, ...]]:
+def contract(
+    left: Base, right: Base, contracted: tuple[str, ...], out: Any, *, weight: bool = False
+) -> tuple[jax.Array, tuple[str, ...]]:
     """The contraction and the axes of its result: batch, free axes of one side, free axes of the other.
 
     Names fix the meaning, so which operand comes first and the order of batch and contracted axes are free. They are
     chosen from how the operands are stored, never from the side on which they were written: `a.dot(b)` and `b.dot(a)`
     are one program. The larger operand (a weight, a cache) sets both orders; then only the smaller one is ever moved.
+    Many texts at once are larger than a weight, though: with `weight`, the right operand is known to be one. Then it
+    sets the orders and its axes come last in the result, so that what follows finds each row of the left in one piece.
     """
     small, large = sorted((left, right), key=lambda tensor: (tensor.count, tensor.axes))
+    if weight:
+        small, large = left, right
     contracted = tuple(name for name in large.axes if name in contracted)
     batch = tuple(name for name in large.axes if name in small.axes and name not in contracted)
     fast = _kernel(small, large, batch, contracted, out)
-    x, w = (small, large) if fast is not None else _rows_first(small, large, batch, contracted)
+    x, w = (small, large) if weight or fast is not None else _rows_first(small, large, batch, contracted)
     axes = batch + _free(x, batch, contracted) + _free(w, batch, contracted)
 
     def general(x_array: jax.Array, w_array: jax.Array) -> jax.Array:

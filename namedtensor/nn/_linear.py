@@ -55,5 +55,5 @@ class Linear(Module):
 
     def __call__(self, x: Tensor) -> Tensor:
         """x: the axes of `over` and any others, which pass through. Same dtype as the weight; f32 accumulation."""
-        y = x.dot(self.weight, self.over)
+        y = x._dot(self.weight, self.over, None, weight=True)
         return y if self.bias is None else y + self.bias

@@ -41,6 +41,16 @@ def test_a_weight_stored_input_first_needs_no_transpose():
     np.testing.assert_allclose(layer(nt.wrap(x, "b d")).numpy("b out"), x @ weight, rtol=1e-5, atol=1e-5)
 
 
+def test_rows_stay_together_whether_they_or_the_weight_are_more():
+    weight = normal(12, 5)
+    layer = nn.Linear.load(Store(weight=weight), "(heads hd) d", "d", heads=3)  # type: ignore[arg-type]
+    for texts in (1, 50):
+        x = normal(texts, 3, 5)
+        y = layer(nt.wrap(x, "b s d"))
+        assert y.axes == ("b", "s", "heads", "hd")
+        np.testing.assert_allclose(y.numpy("b s (heads hd)"), x @ weight.T, rtol=1e-5, atol=1e-5)
+
+
 def test_a_group_contracted_in_part_is_refused():
     with pytest.raises(nt.AxisError, match=r"\(heads hd\) is contracted in part"):
         nn.Linear.load(Store(weight=normal(5, 12)), "d (heads hd)", "hd", heads=3)  # type: ignore[arg-type]
