@@ -59,7 +59,9 @@ def prepare(checkpoint: str, target: str) -> None:
     """Writes both variants of the program to the directory `target`, and for each a directory with its arguments."""
     directory = Path(target)
     program = llama.program(nt.Checkpoint.open(checkpoint), context=SHAPE.context)
-    tensors = jax.tree.leaves(nt.load(program.model).result())
+    loaded = jax.tree.leaves(nt.load(program.model).result())
+    # Arguments are sorted by the weights' names.
+    tensors = jax.tree.leaves(dict(zip(program.weights(), loaded, strict=True)))
     shared = directory / "weights"
     shared.mkdir(parents=True)
     for i, tensor in enumerate(tensors):
