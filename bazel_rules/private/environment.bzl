@@ -56,6 +56,8 @@ filegroup(
     name = "files",
     srcs = glob(
         ["records/**", "package/**"],
+        # An environment that pip did not make has no records.
+        allow_empty = True,
         exclude = ["**/__pycache__/**"],
     ) + ["environment.txt"],
 )
