@@ -36,7 +36,7 @@ VERSION = 1
 WEIGHTS = "weights/model.safetensors"
 TOKENIZER = "assets/tokenizer.json"
 # Tasks that the runner knows (runner/tasks).
-TASKS = ("call", "classify", "embed")
+TASKS = ("call", "classify", "embed", "generate")
 
 RUNNER = Path(namedtensor.__file__).with_name("_native") / "runner"
 # The one that can load plugins; linked with glibc.

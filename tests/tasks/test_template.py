@@ -11,6 +11,8 @@ from namedtensor.tasks import ChatTemplate
 
 CHAT = Path(__file__).parents[1] / "golden" / "llama" / "chat"
 REFERENCE = json.loads((CHAT / "reference.json").read_text())
+TEMPLATES = CHAT.parents[1] / "templates"
+DIALECTS = json.loads((TEMPLATES / "reference.json").read_text())
 HELLO = [{"role": "user", "content": "Hello"}]
 
 
@@ -23,6 +25,23 @@ def template():
 def test_text_equals_transformers(template, case):
     found = template.render(case["messages"], add_generation_prompt=case["add_generation_prompt"])
     assert found == case["text"]
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in TEMPLATES.glob("*.jinja")))
+def test_templates_of_every_manner_give_what_transformers_makes_of_them(name):
+    template = ChatTemplate((TEMPLATES / name).read_text(), DIALECTS["tokens"])
+    # Each takes a process: a third of them is enough to tell that they are read alike.
+    cases = [case for case in DIALECTS["cases"] if case["template"] == name]
+    assert cases
+    for case in cases[::3]:
+        messages = DIALECTS["conversations"][case["conversation"]]
+        if "text" in case:
+            found = template.render(messages, add_generation_prompt=case["add_generation_prompt"])
+            assert found == case["text"], case["conversation"]
+        else:
+            with pytest.raises(nt.InputError) as caught:
+                template.render(messages, add_generation_prompt=case["add_generation_prompt"])
+            assert caught.value.headline.endswith(case["error"])
 
 
 @pytest.mark.parametrize("case", REFERENCE["errors"])

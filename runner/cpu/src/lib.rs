@@ -22,7 +22,7 @@ mod top_k;
 #[cfg(feature = "trace")]
 mod trace;
 
-use memory::Data;
+use memory::{Aligned, Data};
 use nt_device::{Buffer, Bytes, Device, Error, Executable, Result, Signature, TensorSpec};
 
 /// The processor that this program runs on.
@@ -44,6 +44,12 @@ impl Device for Cpu {
             return Err(Error::Argument(format!("{spec} does not have {} bytes", bytes.len())));
         }
         Ok(Buffer::new(spec.clone(), Data::holding(bytes)?))
+    }
+
+    /// Memory that the system zeroes when it is first touched.
+    fn zeros(&self, spec: &TensorSpec) -> Result<Buffer> {
+        let bytes = spec.bytes().ok_or_else(|| Error::Memory(format!("{spec} is larger than memory")))?;
+        Ok(Buffer::new(spec.clone(), Data::Owned(Aligned::new(bytes)?)))
     }
 
     fn download(&self, buffer: &Buffer) -> Result<Vec<u8>> {

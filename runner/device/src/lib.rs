@@ -138,6 +138,15 @@ pub trait Device: Send + Sync {
     /// [`Error::Argument`] where the number of bytes is not the spec's, [`Error::Memory`].
     fn upload(&self, spec: &TensorSpec, bytes: Bytes) -> Result<Buffer>;
 
+    /// A tensor of zeros on the device.
+    ///
+    /// # Errors
+    /// [`Error::Memory`].
+    fn zeros(&self, spec: &TensorSpec) -> Result<Buffer> {
+        let bytes = spec.bytes().ok_or_else(|| Error::Memory(format!("{spec} is larger than memory")))?;
+        self.upload(spec, Bytes::from(vec![0; bytes]))
+    }
+
     /// Copies a tensor from the device.
     ///
     /// # Errors

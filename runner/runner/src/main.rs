@@ -20,6 +20,7 @@ mod place;
 mod shown;
 mod size;
 mod target;
+mod terminal;
 
 use arguments::Common;
 use nt_bundle::Bundle;

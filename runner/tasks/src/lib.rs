@@ -1,5 +1,6 @@
 //! What a bundle's program does for its user: the host's side of each task, the same as `namedtensor run` does it.
 
+mod answer;
 mod array;
 mod backend;
 mod batch;
@@ -8,6 +9,8 @@ mod classify;
 mod element;
 mod embed;
 mod files;
+mod generate;
+mod generation;
 mod image;
 mod json;
 mod literal;
@@ -16,7 +19,9 @@ mod npz;
 mod preprocess;
 mod resample;
 mod safetensors;
+mod sampling;
 mod session;
+mod template;
 mod tensor;
 mod text;
 
@@ -27,9 +32,13 @@ pub use classify::{Classification, Classify, ImageLabels, Label};
 pub use element::{Scalar, is_float, scalars};
 pub use embed::{Embed, Embeddings, Match};
 pub use files::{write, write_npy};
+pub use generate::{Generate, Prompt, Settings, Tokens};
+pub use generation::{Finish, Generation};
 pub use literal::{Problem, parse as parse_array};
 pub use preprocess::ImagePreprocess;
+pub use sampling::Sampling;
 pub use session::{Placed, Session, Value};
+pub use template::{ChatTemplate, Message};
 pub use tensor::Tensor;
 pub use text::{Encoding, Tokenizer};
 
@@ -65,6 +74,7 @@ pub enum Task {
     Call(Call),
     Classify(Classify),
     Embed(Embed),
+    Generate(Generate),
 }
 
 impl Task {
@@ -79,6 +89,7 @@ impl Task {
             Task::Call(task) => task.check(manifest)?,
             Task::Classify(task) => task.check()?,
             Task::Embed(task) => task.check(manifest)?,
+            Task::Generate(task) => task.check(manifest)?,
         }
         Ok(task)
     }

@@ -106,10 +106,7 @@ impl<'a> Session<'a> {
     /// # Errors
     /// [`nt_device::Error::Memory`].
     pub fn zeros(&self, argument: &Argument) -> Result<Placed> {
-        let spec = argument.spec();
-        let size = spec.bytes().ok_or_else(|| Error::Archive(format!("{} is larger than memory", argument.name)))?;
-        let buffer = self.backend.device().upload(&spec, Bytes::from(vec![0; size]))?;
-        Ok(Placed { axes: argument.axes.clone(), buffer })
+        Ok(Placed { axes: argument.axes.clone(), buffer: self.backend.device().zeros(&argument.spec())? })
     }
 
     /// An input where and as the program takes it.
@@ -130,8 +127,12 @@ impl<'a> Session<'a> {
         Ok(self.backend.device().upload(&tensor.spec, Bytes::from(tensor.bytes))?)
     }
 
-    /// Puts the weights onto the device while the executable is being prepared.
-    fn prepare(&mut self, variant: &Variant) -> Result<()> {
+    /// Has a variant's executable and weights ready before its first run: puts the weights onto the device while the
+    /// executable is being prepared.
+    ///
+    /// # Errors
+    /// What the archive or the device refuses.
+    pub fn prepare(&mut self, variant: &Variant) -> Result<()> {
         if self.executables.contains_key(&variant.name) {
             return Ok(());
         }

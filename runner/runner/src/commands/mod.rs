@@ -3,6 +3,7 @@
 mod call;
 mod classify;
 mod embed;
+mod generate;
 
 use crate::output::Printer;
 use clap::{Arg, ArgMatches, Command};
@@ -15,6 +16,7 @@ pub fn declare(command: Command, task: &Task) -> Command {
         Task::Call(_) => call::declare(command),
         Task::Classify(task) => classify::declare(command, task),
         Task::Embed(_) => embed::declare(command),
+        Task::Generate(task) => generate::declare(command, task),
     }
 }
 
@@ -24,6 +26,7 @@ pub fn run(task: &Task, matches: &mut ArgMatches, session: &mut Session<'_>, pri
         Task::Call(task) => call::run(task, matches, session, printer),
         Task::Classify(task) => classify::run(task, matches, session, printer),
         Task::Embed(task) => embed::run(task, matches, session, printer),
+        Task::Generate(task) => generate::run(task, matches, session, printer),
     }
 }
 
