@@ -143,7 +143,8 @@ def test_the_prompts_logits_are_those_of_namedtensor_run(
     wanted = program.task.score(session, LONG)
     found = document(llama, *IDS, "--logits", file, "--max-tokens", 2)
     assert found["logits"] == {"file": str(file), "shape": [100, 420], "dtype": "float32"}
-    np.testing.assert_allclose(np.load(file), wanted, rtol=0, atol=1e-5)
+    # Two layers in float32: the last bits differ where sums are taken in another order.
+    np.testing.assert_allclose(np.load(file), wanted, rtol=1e-5, atol=1e-5)
     alone = run(llama, *IDS, "--logits", file, "--max-tokens", 0)
     assert alone.stdout == f"wrote {file}: 100 × 420 float32\n"
     assert document(llama, *IDS, "--logits", file, "--max-tokens", 0)["prompt_ids"] == LONG
