@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 import namedtensor as nt
+from namedtensor.compilers import _plugins
 from namedtensor.export import archive
 from namedtensor.export.archive._build import RUNNER
 from namedtensor.tasks import Classify, ImagePreprocess
@@ -308,3 +309,25 @@ def test_without_a_c_library_the_cpu_runs_it(gpu: Machine) -> None:
     reason = "the C library (glibc 2.28 or later) that plugins need is not on this machine"
     assert found.stderr == f"pixels: cuda cannot be used ({reason}); running cpu:x86-64-v2\n"
     assert os.fspath(gpu.image.name) in found.stdout
+
+
+def test_libtpu_is_not_started_where_there_is_no_tpu(machine: Machine) -> None:
+    """It would look for one elsewhere, for minutes."""
+
+    def other(manifest: dict[str, Any]) -> None:
+        manifest["targets"][1]["name"] = "tpu:v5e-1"
+        manifest["plugins"] = {"tpu": manifest["plugins"]["cuda"]}
+
+    machine.change(other)
+    assert "tpu cannot be used here: there is no TPU here" in machine.refusal("--target", "tpu")
+
+
+def test_a_real_plugin_tells_in_one_line_that_its_chip_is_missing(gpu: Machine) -> None:
+    if not _plugins.present("cuda") and os.environ.get("NAMEDTENSOR_FETCH_COMPILERS") != "1":
+        pytest.skip("the cuda compiler is not in the cache; NAMEDTENSOR_FETCH_COMPILERS=1 fetches it")
+    if Path("/dev/nvidiactl").exists():
+        pytest.skip("there is a GPU here")
+    library = _plugins.plugin("cuda").library
+    told = "the plugin finds no accelerator that it can use: "
+    assert f"cuda cannot be used here: {told}" in gpu.refusal("--target", "cuda", "--plugin", library)
+    assert gpu.ran_on("--plugin", library, told=f"pixels: cuda cannot be used ({told}") == "cpu"

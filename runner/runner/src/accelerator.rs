@@ -2,6 +2,7 @@
 
 use crate::kept::Executables;
 use crate::output;
+use crate::quiet::Quiet;
 use crate::target::fits;
 use nt_bundle::{Bundle, Plugin as Packed, Target, Variant};
 use nt_device::{Bytes, Device, Executable};
@@ -43,6 +44,7 @@ impl<'a> Accelerator<'a> {
         outside: Option<&Path>,
     ) -> std::result::Result<Accelerator<'a>, String> {
         let packed = &bundle.manifest().plugins[platform];
+        let _quiet = Quiet::new();
         let library = prepare(bundle, platform, packed, outside)?;
         // SAFETY: it is the archive's own plugin, whose digest was checked, or the one that the user names.
         let plugin = unsafe { Plugin::load(&library) }.map_err(|error| error.to_string())?;
@@ -95,6 +97,7 @@ impl<'a> Accelerator<'a> {
         if output::is_terminal() {
             output::note(&format!("compiling {} for {} ...", variant.name, self.chip.kind));
         }
+        let _quiet = Quiet::new();
         let (executable, serialized) = self.client.compile(&code, &self.settings, &variant.signature())?;
         if let Some(serialized) = serialized {
             self.cache.put(&key, &serialized);
@@ -111,7 +114,11 @@ impl Backend for Accelerator<'_> {
     fn prepare(&self, variant: &Variant) -> Result<Box<dyn Executable>> {
         let Some(target) = self.target else { return self.compile(variant) };
         let executable = self.bundle.read(&target.executables[&variant.name])?;
-        match self.client.load(executable, &variant.signature()) {
+        let loaded = {
+            let _quiet = Quiet::new();
+            self.client.load(executable, &variant.signature())
+        };
+        match loaded {
             Ok(executable) => Ok(executable),
             Err(nt_device::Error::Load(why)) if !self.only => {
                 output::note(&format!("{}: {} is refused ({why}); compiling it here", target.name, variant.name));

@@ -47,12 +47,8 @@ pub fn start(bundle: &Bundle) -> String {
 }
 
 fn environment(directory: &Path) -> impl Iterator<Item = OsString> {
-    // Plugins tell a log of their own on stderr; errors come back as values besides.
-    let quiet = ("TF_CPP_MIN_LOG_LEVEL", "3");
     let kept = std::env::vars_os().filter(|(name, _)| name != ARCHIVE);
-    let quiet = std::env::var_os(quiet.0).is_none().then(|| (quiet.0.into(), quiet.1.into()));
-    let all = kept.chain(quiet).chain([(ARCHIVE.into(), directory.into())]);
-    all.map(|(name, value): (OsString, OsString)| {
+    kept.chain([(ARCHIVE.into(), directory.into())]).map(|(name, value): (OsString, OsString)| {
         let mut pair = name;
         pair.push("=");
         pair.push(value);

@@ -17,12 +17,15 @@ mod kept;
 mod machine;
 mod output;
 mod place;
+#[cfg(target_env = "gnu")]
+mod quiet;
 mod shown;
 mod size;
 mod target;
 mod terminal;
 
 use arguments::Common;
+use machine::Found;
 use nt_bundle::Bundle;
 use nt_cpu::Cpu;
 use nt_tasks::{Backend, Compiled, Error, Session, Task, Weights};
@@ -54,7 +57,7 @@ fn run() -> Result<(), Error> {
     }
     let choices = target::choices(bundle.manifest(), &accelerators, common.target.as_deref())?;
     let mut weights = None;
-    let backend = start(&bundle, &choices, &common, &mut weights)?;
+    let backend = start(&bundle, &choices, &accelerators, &common, &mut weights)?;
     let weights = weights.unwrap_or_else(|| open_weights(&bundle, &common));
     let mut session = Session::new(&bundle, &*backend, weights);
     commands::run(&task, &mut matches, &mut session, &printer)
@@ -76,6 +79,7 @@ fn open_weights(bundle: &Arc<Bundle>, common: &Common) -> Weights {
 fn start<'a>(
     bundle: &'a Arc<Bundle>,
     choices: &[Choice<'a>],
+    accelerators: &[Found],
     common: &Common,
     weights: &mut Option<Weights>,
 ) -> Result<Box<dyn Backend + 'a>, Error> {
@@ -85,7 +89,13 @@ fn start<'a>(
             Choice::Accelerator { platform, only } => (platform, only),
         };
         let name = only.map_or(platform, |target| &target.name);
-        let reason = match accelerate(bundle, platform, only, common, weights) {
+        // Without a TPU libtpu looks for one elsewhere, for minutes.
+        let absent = platform == "tpu" && !accelerators.iter().any(|found| found.platform == platform);
+        let started = match absent {
+            true => Err(machine::missing(platform).into()),
+            false => accelerate(bundle, platform, only, common, weights),
+        };
+        let reason = match started {
             Ok(backend) => return Ok(backend),
             Err(reason) => reason,
         };
