@@ -28,7 +28,7 @@ const MAX_PAIR: usize = 32;
 const TILE: usize = 12;
 
 /// Values along k that a panel has in the first-level cache.
-const DEPTH: usize = 256;
+const DEPTH: usize = 384;
 
 /// Rows that a task takes at most, and at least where they are divided for the sake of threads.
 const ROWS: Range<usize> = 4 * TILE..40 * TILE;
