@@ -20,7 +20,7 @@ from namedtensor.compilers import _plugins
 from namedtensor.export import archive
 from namedtensor.export.archive._build import RUNNER
 from namedtensor.tasks import Classify, ImagePreprocess
-from tests.export.test_run import confined
+from tests.export.running import confined
 from tests.export.unpack import unpack
 
 ROOT = Path(__file__).parents[2]

@@ -17,7 +17,7 @@ NATIVE = Path("namedtensor", "_native")
 # Where Cargo leaves the static runner and the one that is linked against glibc.
 BUILT = {
     "build": "runner/target/x86_64-unknown-linux-musl/runner",
-    "zigbuild": "runner/target/x86_64-unknown-linux-gnu/runner",
+    "zigbuild": "runner/target/x86_64-unknown-linux-gnu/runner-glibc",
 }
 
 
