@@ -3,14 +3,17 @@
     python -m scripts.gpu_check prepare DIRECTORY [--target cuda:h200]    anywhere
     python -m scripts.gpu_check run DIRECTORY                             beside the GPU, with jax and its CUDA plugin
 
-`prepare` compiles digits and a small Llama for the chip, without one. `run` needs no network: it loads each executable
-into jax's client, runs it, compares with jax on the CPU, and times it beside the same program compiled there.
+`prepare` compiles digits and two small Llamas for the chip, without one, and builds archives without plugins. `run`
+needs no network: it loads each executable into jax's client, runs it, compares with jax on the CPU, and times it beside
+the same program compiled there. Then it runs the archives' own programs with jax's plugin, beside the CPU
+(gpu_archives.py).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -22,20 +25,20 @@ import numpy as np
 
 import namedtensor as nt
 from namedtensor import zoo
+from scripts import gpu_archives
+from scripts.gpu_archives import Refused
 
 ROOT = Path(__file__).parents[1]
-# Name, weights' source and options; the Llama is a random one of the tests, with two layers.
+# Name, weights' source and options; the Llama is a random one of the tests, with two layers. Shakespeare's decode step
+# is the benchmark: a whole small model, a token at a time.
 PROGRAMS: dict[str, tuple[str | None, dict[str, Any]]] = {
     "digits": (None, {}),
     "llama": (str(ROOT / "tests" / "golden" / "llama" / "llama31-gqa"), {"dtype": "float32"}),
+    "shakespeare": (None, {}),
 }
 # Largest difference allowed, relative to the largest value: GPUs multiply f32 in TF32 where XLA finds that good enough.
 TOLERANCE = 5e-3
 REPEATS = 50
-
-
-class Refused(Exception):
-    """Why there is nothing to check here, in one line."""
 
 
 def programs() -> dict[str, nt.Program]:
@@ -66,7 +69,8 @@ def prepare(directory: Path, target: str) -> None:
         for compiled in compilers.compile_for(program, [compilers.target(target)])[target]:
             (directory / f"{name}.{compiled.variant}.executable").write_bytes(compiled.serialized)
             print(f"{name} {compiled.variant}: {len(compiled.serialized)} bytes for {target}")
-    (directory / "check.json").write_text(json.dumps({"target": target, "jax": jax.__version__}))
+    made = {"target": target, "jax": jax.__version__, "archives": gpu_archives.prepare(directory, target)}
+    (directory / "check.json").write_text(json.dumps(made))
 
 
 def gpu() -> jax.Device:
@@ -76,16 +80,22 @@ def gpu() -> jax.Device:
         raise Refused(f"there is no NVIDIA GPU that jax can use here: {str(error).splitlines()[0]}") from error
 
 
-def run(directory: Path, device: jax.Device) -> bool:
-    """Checks every executable of `directory` on `device`; whether all agree."""
+def read(directory: Path) -> dict[str, Any]:
+    """What `prepare` left there."""
     try:
-        made = json.loads((directory / "check.json").read_text())
+        made: dict[str, Any] = json.loads((directory / "check.json").read_text())
     except OSError as error:
         raise Refused(f"{directory} holds nothing to check ({error.strerror}): `prepare` makes it") from error
     if made["jax"] != jax.__version__:
         raise Refused(
             f"the executables were made by jax {made['jax']}, and here is {jax.__version__}: prepare them anew"
         )
+    return made
+
+
+def run(directory: Path, device: jax.Device) -> bool:
+    """Checks every executable of `directory` on `device`; whether all agree."""
+    made = read(directory)
     print(f"{device.device_kind}, executables for {made['target']}")
     agree = True
     for name, program in programs().items():
@@ -160,17 +170,32 @@ def seconds(call: Callable[[list[jax.Array]], list[jax.Array]], leaves: list[np.
     return float(np.median(times))
 
 
+def run_archives(directory: Path, device: jax.Device, output: Path) -> bool:
+    """Checks every archive of `directory` with jax's own plugin; whether all agree."""
+    made = read(directory)
+    plugin, libraries = gpu_archives.installed()
+    rows = gpu_archives.run(directory, made["archives"], made["target"], TOLERANCE, plugin=plugin, libraries=libraries)
+    gpu_archives.show(rows, {"device": device.device_kind, "target": made["target"], "jax": made["jax"]}, output)
+    return all(row.agrees for row in rows)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("step", choices=("prepare", "run"))
     parser.add_argument("directory", type=Path)
     parser.add_argument("--target", default="cuda:h200", help="for prepare (default: %(default)s)")
+    parser.add_argument("--json", type=Path, help="for run: where what archives did is written (DIRECTORY/found.json)")
     options = parser.parse_args()
     try:
         if options.step == "prepare":
             prepare(options.directory, options.target)
             return 0
-        return 0 if run(options.directory, gpu()) else 1
+        # jax would take most of the GPU's memory at once, and leave the archives' programs too little.
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+        device = gpu()
+        agree = run(options.directory, device)
+        agree &= run_archives(options.directory, device, options.json or options.directory / "found.json")
+        return 0 if agree else 1
     except (Refused, nt.NamedTensorError) as error:
         print(f"gpu_check: {error}", file=sys.stderr)
         return 2
