@@ -2,7 +2,7 @@
 
 from namedtensor.export.oci._build import Image, Report, build
 from namedtensor.export.oci._config import Choices
-from namedtensor.export.oci._kubernetes import Volume, Wanted, manifest
+from namedtensor.export.oci._kubernetes import Volume, Wanted, manifest, weights_from
 from namedtensor.export.oci._layers import COMPRESSIONS
 from namedtensor.export.oci._layout import Descriptor, Layout, check_output
 
@@ -18,4 +18,5 @@ __all__ = [
     "build",
     "check_output",
     "manifest",
+    "weights_from",
 ]

@@ -44,8 +44,10 @@ class Base:
 
 
 @contextlib.contextmanager
-def base(reference: str) -> Iterator[Base]:
+def base(reference: str, *, plain_http: bool = False, ca_file: Path | None = None) -> Iterator[Base]:
     """An image of a registry, or of a layout here: `oci:PATH` or `oci:PATH:TAG`.
+
+    `plain_http` and `ca_file` are for the registry, as its `Client` takes them.
 
     Raises `InputError` where it is none for Linux on x86-64, `RegistryError` where a registry does not give it.
     """
@@ -65,7 +67,7 @@ def base(reference: str) -> Iterator[Base]:
     from namedtensor.export.oci.registry import Client, Reference
 
     name = Reference.parse(reference)
-    with Client() as client:
+    with Client(plain_http=plain_http, ca_file=ca_file) as client:
         pulled = client.manifest(name)
         if pulled.config is None or pulled.config.size > _LARGEST_CONFIG:
             raise InputError(f"{name}: the image has no configuration of at most {_LARGEST_CONFIG:,} bytes")

@@ -57,14 +57,16 @@ def build(
     tag: str = "latest",
     compression: str = "zstd",
     on: str | None = None,
+    plain_http: bool = False,
+    ca_file: Path | None = None,
     choices: Choices | None = None,
     on_step: Callable[[str], None] = lambda step: None,
 ) -> Report:
     """Write a layout with the images of archives, to a directory or, where `output` ends in .tar, to a file.
 
     Of several archives there is an index, which has the tag. A .safetensors file becomes an image of weights alone.
-    `on` is an image to build upon, as `base` takes it. The same archives give the same digests. `output` appears when
-    it is complete, or not at all.
+    `on` is an image to build upon, and `plain_http` and `ca_file` for its registry, as `base` takes them. The same
+    archives give the same digests. `output` appears when it is complete, or not at all.
 
     Raises `InputError` for an archive or a base image that cannot be read, `ModelError` where this machine has not the
     libraries that a plugin needs.
@@ -73,7 +75,7 @@ def build(
     if any(map(is_weights, archives)) and (len(archives) > 1 or on is not None):
         raise ChoiceError("an image of weights is of one file and upon no other image")
     with ExitStack() as stack:
-        below = stack.enter_context(base(on)) if on is not None else None
+        below = stack.enter_context(base(on, plain_http=plain_http, ca_file=ca_file)) if on is not None else None
         layout = stack.enter_context(writing(output))
         if below is not None:
             on_step("base image")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import urllib.parse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,10 @@ _HOPELESS = (2, 3)
 # Besides weights and state: the program, its buffers, what the plugin keeps on the host.
 _SPARE = {"cpu": 64 << 20, "cuda": 1 << 30, "rocm": 1 << 30, "tpu": 1 << 30}
 _WEIGHTS, _WEIGHTS_FILE = "/weights", "model.safetensors"
+# Where the program may write what it downloads; its root file system is read-only.
+_CACHE = "/cache"
+# Besides the weights that are downloaded there: what is compiled on the spot.
+_CACHE_SPARE = 64 << 20
 _DTYPES = {
     "float64": 8,
     "float32": 4,
@@ -66,6 +71,33 @@ class Volume:
 
 
 @dataclass(frozen=True)
+class Download:
+    """Weights that the program fetches as it starts."""
+
+    url: str
+
+
+def weights_from(text: str) -> Volume | Download:
+    """Where weights come from, as `--weights` has it: an https:// address, or what `Volume.parse` takes.
+
+    Raises `ChoiceError` for anything else, and for an address with a password.
+    """
+    if "://" not in text:
+        return Volume.parse(text, "--weights")
+    shown = text.partition("?")[0].rpartition("@")[2]
+    try:
+        parts = urllib.parse.urlsplit(text)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        host = None
+    if not host or parts.scheme != "https" or not re.fullmatch(r"[!-~]+", text) or parts.fragment:
+        raise ChoiceError(f"--weights {shown}: an address is https://HOST/FILE")
+    if "@" in parts.netloc:
+        raise ChoiceError(f"--weights {shown}: no credentials in an address, which whoever sees the pod would read")
+    return Download(text)
+
+
+@dataclass(frozen=True)
 class Wanted:
     """What is to run: an image, on which of the archive's targets, under which name, with which files and arguments."""
 
@@ -74,7 +106,7 @@ class Wanted:
     target: str | None = None
     name: str | None = None
     namespace: str | None = None
-    weights: Volume | None = None
+    weights: Volume | Download | None = None
     files: Volume | None = None
     cpus: str = "1"
     # Of a Deployment; a Job has none.
@@ -157,18 +189,28 @@ def _service(about: dict[str, Any], labels: dict[str, str]) -> dict[str, Any]:
 
 
 def _pod(contents: Contents, wanted: Wanted, target: str) -> dict[str, Any]:
-    arguments, volumes, mounts = list(wanted.arguments), [], []
+    arguments, environment = list(wanted.arguments), []
+    volumes: list[dict[str, Any]] = []
+    mounts: list[dict[str, Any]] = []
+    requests = {"cpu": wanted.cpus, "memory": ""}
     inside = contents.manifest["weights"].get("file")
     if inside and wanted.weights:
         raise ChoiceError("--weights: the archive holds its weights; build it with --weights-outside to give others")
     if not inside:
         if wanted.weights is None:
             raise ChoiceError(
-                "the archive's weights are outside: say where with --weights pvc:CLAIM or image:REFERENCE"
+                "the archive's weights are outside: say where with --weights pvc:CLAIM, image:REFERENCE or https://..."
             )
-        volumes.append(wanted.weights.json("weights"))
-        mounts.append({"name": "weights", "mountPath": _WEIGHTS, "readOnly": True})
-        arguments[:0] = ["--weights", f"{_WEIGHTS}/{wanted.weights.file}"]
+        if isinstance(wanted.weights, Download):
+            volumes.append({"name": "cache", "emptyDir": {}})
+            mounts.append({"name": "cache", "mountPath": _CACHE})
+            environment.append({"name": "NAMEDTENSOR_CACHE", "value": _CACHE})
+            requests["ephemeral-storage"] = f"{-(-(_weights(contents) + _CACHE_SPARE) >> 20)}Mi"
+            arguments[:0] = ["--weights", wanted.weights.url]
+        else:
+            volumes.append(wanted.weights.json("weights"))
+            mounts.append({"name": "weights", "mountPath": _WEIGHTS, "readOnly": True})
+            arguments[:0] = ["--weights", f"{_WEIGHTS}/{wanted.weights.file}"]
     if wanted.files is not None:
         volumes.append(wanted.files.json("files"))
         mounts.append({"name": "files", "mountPath": f"/{WORKING_DIRECTORY}", "readOnly": True})
@@ -178,13 +220,14 @@ def _pod(contents: Contents, wanted: Wanted, target: str) -> dict[str, Any]:
         volumes.append({"name": "tmp", "emptyDir": {}})
         mounts.append({"name": "tmp", "mountPath": "/tmp"})
     accelerators, selector = _hardware(target)
-    memory = -(-(_bytes(contents) + _SPARE[platform]) >> 20)
+    requests["memory"] = f"{-(-(_bytes(contents) + _SPARE[platform]) >> 20)}Mi"
     container = {
         "name": "model",
         "image": wanted.image,
         **({"args": arguments} if arguments else {}),
+        **({"env": environment} if environment else {}),
         "resources": {
-            "requests": {"cpu": wanted.cpus, "memory": f"{memory}Mi"},
+            "requests": requests,
             **({"limits": accelerators} if accelerators else {}),
         },
         "securityContext": {
@@ -251,13 +294,17 @@ def _target(contents: Contents, wanted: str | None) -> str:
 
 def _bytes(contents: Contents) -> int:
     """Weights, and the largest arguments that an entry point takes besides."""
-    weights = contents.manifest["weights"].get("bytes")
     largest = 0
     for entry in contents.manifest["entries"]:
         for variant in entry["variants"]:
             arguments = variant.get("arguments") if isinstance(variant, dict) else None
             largest = max(largest, sum(map(_size, arguments if isinstance(arguments, list) else [])))
-    return (weights if type(weights) is int and weights >= 0 else 0) + largest
+    return _weights(contents) + largest
+
+
+def _weights(contents: Contents) -> int:
+    weights = contents.manifest["weights"].get("bytes")
+    return weights if type(weights) is int and weights >= 0 else 0
 
 
 def _size(argument: Any) -> int:

@@ -1,6 +1,7 @@
 """The local cache of remote files: each under a name made of its address and version, complete or not there."""
 
 import contextlib
+import functools
 import hashlib
 import os
 import tempfile
@@ -20,9 +21,20 @@ _MAX_NAME = 120
 
 
 def root() -> Path:
-    """`$NAMEDTENSOR_CACHE`, or `~/.cache/namedtensor`."""
+    """`$NAMEDTENSOR_CACHE`, or `~/.cache/namedtensor`; where that is `off`, a directory that ends with the process.
+
+    What is fetched has to lie somewhere while it is used, also where nothing is to be kept.
+    """
     chosen = os.environ.get("NAMEDTENSOR_CACHE")
+    if chosen == "off":
+        return Path(_passing().name)
     return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "namedtensor"
+
+
+@functools.cache
+def _passing() -> tempfile.TemporaryDirectory[str]:
+    """Removed as the interpreter ends."""
+    return tempfile.TemporaryDirectory(prefix="namedtensor.")
 
 
 def place(address: str, version: str, size: int) -> Path:

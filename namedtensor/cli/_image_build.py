@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from namedtensor.cli import _app, _output
+from namedtensor.cli import _app, _image, _output
 
 if TYPE_CHECKING:
     from namedtensor.export.oci import Report
@@ -39,6 +39,7 @@ _NOBODY = "65532:65532"
     help="An image to build upon: REGISTRY/REPOSITORY:TAG, or oci:PATH:TAG of a layout. "
     "Images for CPUs need none; those with plugins then take the system's libraries from it.",
 )
+@_image.registry
 @click.option("--user", default=_NOBODY, show_default=True, metavar="UID[:GID]", help="Who the program runs as.")
 @click.option("--port", "ports", type=click.IntRange(1, 65535), multiple=True, help="A port that is exposed.")
 @click.option("--version", metavar="TEXT", help="The version that annotations and the bill of materials name.")
@@ -50,6 +51,8 @@ def command(
     tag: str,
     compression: str,
     base: str | None,
+    plain_http: bool,
+    ca_file: Path | None,
     user: str,
     ports: tuple[int, ...],
     version: str | None,
@@ -64,12 +67,24 @@ def command(
     from namedtensor.export import oci
 
     _check(tag, user)
+    if (plain_http or ca_file is not None) and (base is None or base.startswith("oci:")):
+        raise click.UsageError("--plain-http and --ca-file are for the registry that --base is in")
     if not output.absolute().parent.is_dir():
         raise click.UsageError(f"-o {output}: there is no directory {output.parent}")
     oci.check_output(output)
     choices = oci.Choices(user=user, ports=ports, version=version)
     with _output.progress() as step:
-        report = oci.build(archives, output, tag=tag, compression=compression, on=base, choices=choices, on_step=step)
+        report = oci.build(
+            archives,
+            output,
+            tag=tag,
+            compression=compression,
+            on=base,
+            plain_http=plain_http,
+            ca_file=ca_file,
+            choices=choices,
+            on_step=step,
+        )
     if as_json:
         _output.print_json(_document(report))
     else:

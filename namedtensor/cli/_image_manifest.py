@@ -22,7 +22,9 @@ whose --base brings a server, or whose arguments make the program serve.
 @click.option("--name", help="Name of the objects; by default the model's.")
 @click.option("--namespace", help="Where they are made; by default wherever kubectl makes them.")
 @click.option(
-    "--weights", metavar="VOLUME", help="Weights outside of the archive: pvc:CLAIM, pvc:CLAIM/PATH, image:REFERENCE."
+    "--weights",
+    metavar="VOLUME|URL",
+    help="Weights outside of the archive: pvc:CLAIM, pvc:CLAIM/PATH, image:REFERENCE, or https:// to download them.",
 )
 @click.option(
     "--files", metavar="VOLUME", help="What is mounted at /data, where the program looks: pvc:CLAIM, image:REFERENCE."
@@ -82,7 +84,7 @@ def command(
         target=target,
         name=name,
         namespace=namespace,
-        weights=None if weights is None else oci.Volume.parse(weights, "--weights"),
+        weights=None if weights is None else oci.weights_from(weights),
         files=None if files is None else oci.Volume.parse(files, "--files"),
         cpus=cpus,
         port=port,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from namedtensor.cli import _app, _output
+from namedtensor.cli import _app, _image, _output
 
 if TYPE_CHECKING:
     from namedtensor.export.oci import Layout
@@ -29,15 +29,7 @@ if TYPE_CHECKING:
     multiple=True,
     help="Of the same registry, which may have some of the layers: those are then not sent. May be repeated.",
 )
-@click.option(
-    "--plain-http", is_flag=True, help="Talk to the registry without TLS. One on this machine needs no asking."
-)
-@click.option(
-    "--ca-file",
-    metavar="FILE.pem",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="Certificates of authorities to trust besides the system's.",
-)
+@_image.registry
 @click.option(
     "--parallel", type=click.IntRange(1, 32), default=4, show_default=True, help="How many layers to send at once."
 )

@@ -246,6 +246,33 @@ def test_a_cache_that_cannot_be_written_says_so(server, tmp_path, monkeypatch):
     refused(lambda: load(weight).result(60), "the cache cannot be written.*set NAMEDTENSOR_CACHE")
 
 
+def test_with_the_cache_off_files_are_fetched_and_nothing_is_kept(server, tmp_path, monkeypatch):
+    server.files["m.safetensors"] = MODEL
+    for name in ("working", "temporary", "home"):
+        (tmp_path / name).mkdir()
+    script = """
+import sys
+from namedtensor.checkpoint import Checkpoint, load
+weight = Checkpoint.open(sys.argv[1]).weight("big", "a b")
+print(*[load(weight).result(60).numpy("a b").shape for _ in range(2)])
+"""
+    environment = {
+        **os.environ,
+        "NAMEDTENSOR_CACHE": "off",
+        "TMPDIR": str(tmp_path / "temporary"),
+        "HOME": str(tmp_path / "home"),
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    command = [sys.executable, "-c", script, f"{server.url}/m.safetensors"]
+    done = subprocess.run(
+        command, cwd=tmp_path / "working", env=environment, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "(1200, 1024) (1200, 1024)\n"
+    # Within one process it is fetched once.
+    assert server.fetched() < 2 * len(MODEL)
+    assert [path for place in ("working", "temporary", "home") for path in (tmp_path / place).iterdir()] == []
+
+
 def test_the_cache_is_in_the_home_directory_by_default(monkeypatch):
     monkeypatch.delenv("NAMEDTENSOR_CACHE")
     assert _cache.root() == Path.home() / ".cache" / "namedtensor"

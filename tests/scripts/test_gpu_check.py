@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from scripts import gpu_check
+from scripts.gpu_archives import Refused
 
 
 @pytest.fixture
@@ -36,12 +37,12 @@ def test_results_that_differ_are_found(prepared, monkeypatch, capsys):
 
 def test_executables_of_another_release_are_refused(prepared):
     (prepared / "check.json").write_text(json.dumps({"target": "cpu", "jax": "0.1"}))
-    with pytest.raises(gpu_check.Refused, match=r"made by jax 0\.1"):
+    with pytest.raises(Refused, match=r"made by jax 0\.1"):
         gpu_check.run(prepared, jax.devices("cpu")[0])
 
 
 def test_without_anything_prepared_it_says_so(tmp_path):
-    with pytest.raises(gpu_check.Refused, match="holds nothing to check"):
+    with pytest.raises(Refused, match="holds nothing to check"):
         gpu_check.run(tmp_path, jax.devices("cpu")[0])
 
 
@@ -49,7 +50,7 @@ def test_without_a_gpu_it_says_so():
     try:
         jax.devices("cuda")
     except RuntimeError:
-        with pytest.raises(gpu_check.Refused, match="no NVIDIA GPU"):
+        with pytest.raises(Refused, match="no NVIDIA GPU"):
             gpu_check.gpu()
     else:
         pytest.skip("there is a GPU here")

@@ -135,6 +135,37 @@ def test_weights_outside_are_mounted_and_named(
     assert container(job)["args"] == ["--weights", f"/weights/{path or 'one/b.safetensors'}", "4.png"]
 
 
+def test_weights_of_an_address_are_downloaded_into_a_volume(outside: Path, printed: Callable[..., Any]) -> None:
+    url = "https://models.example/a/b.safetensors?version=2"
+    (job,) = printed(outside, "--weights", url, "--", "4.png")
+    assert container(job)["args"] == ["--weights", url, "4.png"]
+    # All that it may write to, on a disk with room for the weights.
+    assert pod(job)["volumes"] == [{"name": "cache", "emptyDir": {}}]
+    assert container(job)["volumeMounts"] == [{"name": "cache", "mountPath": "/cache"}]
+    assert container(job)["env"] == [{"name": "NAMEDTENSOR_CACHE", "value": "/cache"}]
+    assert 16 << 10 < int(container(job)["resources"]["requests"]["ephemeral-storage"].removesuffix("Mi")) < 17 << 10
+
+
+@pytest.mark.parametrize(
+    ("address", "problem"),
+    [
+        ("http://models.example/b.safetensors", "an address is https://HOST/FILE"),
+        ("s3://bucket/b.safetensors", "an address is https://HOST/FILE"),
+        ("https:///b.safetensors", "an address is https://HOST/FILE"),
+        ("https://models.example/b c", "an address is https://HOST/FILE"),
+        ("https://models.example:x/b", "an address is https://HOST/FILE"),
+        ("https://me:secret@models.example/b", "--weights models.example/b: no credentials in an address"),
+    ],
+)
+def test_an_address_that_is_none_to_download_from_is_refused(
+    outside: Path, capsys: pytest.CaptureFixture[str], address: str, problem: str
+) -> None:
+    assert main(["image", "manifest", str(outside), "--image", IMAGE, "--weights", address]) == 2
+    said = capsys.readouterr().err
+    assert problem in said
+    assert "secret" not in said
+
+
 def test_memory_is_asked_for_the_weights(outside: Path, printed: Callable[..., Any]) -> None:
     (job,) = printed(outside, "--weights", "pvc:weights")
     memory = container(job)["resources"]["requests"]["memory"]
@@ -193,6 +224,7 @@ def test_names_become_those_of_kubernetes(changed: Callable[..., Path], printed:
     [
         (["--target", "cuda:h200"], "the archive has cpu:x86-64-v2"),
         (["--weights", "pvc:x"], "the archive holds its weights"),
+        (["--weights", "https://models.example/x"], "the archive holds its weights"),
         (["--files", "/etc"], "pvc:CLAIM, pvc:CLAIM/PATH or image:REFERENCE"),
         (["--files", "pvc:a/../b"], "pvc:CLAIM, pvc:CLAIM/PATH or image:REFERENCE"),
         (["--name", "Digits!"], "small letters"),

@@ -1,8 +1,11 @@
 """From an archive to a registry and back: built, pushed, fetched and unpacked by others, run."""
 
 import json
+import os
 import shutil
+import socket
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ from namedtensor import InputError
 from namedtensor.cli import main
 from namedtensor.export import oci
 from tests.export.oci.conftest import Read, confined, needs
+from tests.export.oci.registry.certificate import self_signed
 from tests.export.oci.registry.debian import Debian, running
 from tests.export.oci.test_base import LAYER, based
 from tests.export.oci.test_build import SCAN
@@ -99,6 +103,66 @@ def test_a_base_is_taken_from_a_registry(
     assert annotations["org.opencontainers.image.base.digest"] == debian.inspect("base:1")["Digest"]
     push(tmp_path / "layout", f"{debian.host}/upon:1")
     assert debian.inspect("upon:1")["Layers"][0] == image.manifest["layers"][0]["digest"]
+
+
+def test_a_base_is_read_with_the_authorities_that_are_given(
+    digits: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    certificate, key = self_signed(tmp_path)
+    based(tmp_path / "base")
+    with running(tmp_path_factory.mktemp("secured"), tls=(certificate, key)) as secured:
+        trusted, name = ["--ca-file", str(certificate)], f"{secured.host}/base:1"
+        assert main(["image", "push", str(tmp_path / "base"), name, "--tag", "one", *trusted]) == 0
+        build = ["image", "build", str(digits), "-o", str(tmp_path / "layout"), "--base", name]
+        assert main(build) == 1
+        assert "its TLS certificate is not trusted" in capsys.readouterr().err
+        assert main([*build, *trusted]) == 0
+    image = Read(tmp_path / "layout")
+    assert image.blob(image.manifest["layers"][0]) == LAYER
+
+
+def test_a_base_is_read_without_tls_where_that_is_asked_for(
+    debian: Debian, digits: Path, tmp_path: Path, push: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    based(tmp_path / "base")
+    assert main(["image", "push", str(tmp_path / "base"), f"{debian.host}/base:2", "--tag", "one"]) == 0
+    # Another machine by its name, so that TLS is what there has to be.
+    resolve = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *rest, **options: resolve("127.0.0.1", *rest, **options))
+    name = f"registry.example:{debian.host.rpartition(':')[2]}/base:2"
+    build = ["image", "build", str(digits), "-o", str(tmp_path / "layout"), "--base", name]
+    assert main(build) == 1
+    assert main([*build, "--plain-http"]) == 0
+    image = Read(tmp_path / "layout")
+    assert image.manifest["annotations"]["org.opencontainers.image.base.name"] == name
+
+
+@pytest.mark.parametrize("base", [[], ["--base", "oci:LAYOUT"]])
+def test_how_to_talk_to_a_registry_is_said_of_a_base_in_one(
+    digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], base: list[str]
+) -> None:
+    assert main(["image", "build", str(digits), "-o", str(tmp_path / "layout"), *base, "--plain-http"]) == 2
+    assert "are for the registry that --base is in" in capsys.readouterr().err
+
+
+def test_with_the_cache_off_a_base_is_read_and_nothing_is_kept(
+    debian: Debian, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    based(tmp_path / "base")
+    (tmp_path / "working").mkdir()
+    (tmp_path / "temporary").mkdir()
+    start = "import sys; from namedtensor.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", start, "image"]
+    environment = {**os.environ, "NAMEDTENSOR_CACHE": "off", "TMPDIR": str(tmp_path / "temporary")}
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
+    for arguments in (
+        ["push", str(tmp_path / "base"), f"{debian.host}/base:3", "--tag", "one"],
+        ["build", str(digits), "-o", str(tmp_path / "layout"), "--base", f"{debian.host}/base:3"],
+    ):
+        subprocess.run([*command, *arguments], cwd=tmp_path / "working", env=environment, check=True, timeout=60)
+    image = Read(tmp_path / "layout")
+    assert image.blob(image.manifest["layers"][0]) == LAYER
+    assert [path for place in ("working", "temporary", "home") for path in (tmp_path / place).iterdir()] == []
 
 
 def test_a_base_that_is_not_there_is_said_in_one_line(debian: Debian, digits: Path, tmp_path: Path) -> None:
