@@ -288,7 +288,8 @@ def _work(target: Target, source: Sources, work: Path, running: list[subprocess.
     job = {
         "platform": target.platform,
         "library": str(found.library),
-        "stubs": str(found.root / "stubs"),
+        # Not beside the plugin, in a cache that may be read-only: they are small, and made in no time.
+        "stubs": str(work / "stubs"),
         "topology": topology,
         "options": options,
         "programs": [
