@@ -8,11 +8,12 @@ COMPILE = UV_SYSTEM_CERTS=1 $(BIN)/uv pip compile --quiet --universal --python-v
 	--no-emit-index-url --custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench lock clean
+.PHONY: help setup demo test check-memory lint format bench lock clean
 
 help:
 	@echo 'make demo     classify scanned digits, rank sentences with real weights'
 	@echo 'make test     lint, then every test'
+	@echo 'make check-memory  run programs of archives under Miri, AddressSanitizer and valgrind; minutes'
 	@echo 'make lint     ruff, mypy, rustfmt, clippy and buildifier'
 	@echo 'make format   format and apply safe fixes'
 	@echo 'make bench    every benchmark (TORCH=/path/to/python: with PyTorch as a peer, from an environment that has it;'
@@ -31,6 +32,9 @@ demo: setup
 test: lint
 	@scripts/check-kernels test
 	@$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+check-memory: setup
+	@scripts/check-memory
 
 lint: setup
 	@$(BIN)/ruff check

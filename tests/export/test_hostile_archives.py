@@ -22,13 +22,14 @@ import pytest
 from namedtensor import zoo
 from namedtensor.export import archive
 from namedtensor.export.archive._build import RUNNER
+from tests.export.running import PATIENCE, WATCHED, WATCHER, environment
 from tests.export.unpack import unpack
 
 COUNT = int(os.environ.get("NAMEDTENSOR_MUTATIONS", "1000"))
 SCAN = min((Path(__file__).parents[2] / "models" / "digits" / "scans").glob("*.png"))
 WEIGHTS = "weights/model.safetensors"
-# Address space: more than an archive of this size takes, however large it says that it is.
-MOST_MEMORY = 256 << 20
+# Kilobytes of address space: more than an archive of this size takes, however large it says that it is.
+MOST_MEMORY = "unlimited" if WATCHED else str((256 << 20) >> 10)
 # Numbers that programs trip over.
 NUMBERS = [-1, 0, 1, 63, 64, 65, 1 << 31, (1 << 32) - 1, 1 << 53, (1 << 63) - 1, 1 << 63, (1 << 64) - 1, 1 << 64]
 TEXTS = [
@@ -78,13 +79,22 @@ class Victim:
 
     def run(self) -> subprocess.CompletedProcess[bytes]:
         return subprocess.run(
-            ["/bin/sh", "-c", f'ulimit -v {MOST_MEMORY >> 10}; exec "$0" "$@"', self.root / "digits", SCAN, "--json"],
+            [
+                "/bin/sh",
+                "-c",
+                f'ulimit -v {MOST_MEMORY}; exec "$@"',
+                "sh",
+                *WATCHER,
+                self.root / "digits",
+                SCAN,
+                "--json",
+            ],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             check=False,
             cwd=self.here,
-            env={"HOME": str(self.here)},
-            timeout=60,
+            env={"HOME": str(self.here), **environment(self.root)},
+            timeout=PATIENCE,
         )
 
     def restore(self) -> None:

@@ -1,5 +1,7 @@
 """Unpacks archives, as `tar -xf` does."""
 
+import os
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -7,7 +9,11 @@ import zstandard
 
 
 def unpack(path: Path, directory: Path) -> Path:
-    """Unpack an archive; returns the one directory that it holds."""
+    """Unpack an archive; returns the one directory that it holds.
+
+    Its program is the one that NAMEDTENSOR_RUNNER names, where that is set: scripts/check-memory has one that watches
+    over its memory.
+    """
     with (
         open(path, "rb") as file,
         zstandard.ZstdDecompressor().stream_reader(file) as stream,
@@ -18,4 +24,7 @@ def unpack(path: Path, directory: Path) -> Path:
         tar.extract(first, directory, filter="data")
         for member in tar:
             tar.extract(member, directory, filter="data")
-    return directory / first.name
+    root = directory / first.name
+    if runner := os.environ.get("NAMEDTENSOR_RUNNER"):
+        shutil.copy(runner, root / root.name)
+    return root

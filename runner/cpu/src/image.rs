@@ -109,6 +109,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "Miri has no mprotect")]
     fn addresses_are_filled_in() {
         let mut bytes = vec![0; PAGE + 24];
         bytes[8..16].copy_from_slice(&(PAGE as u64 + 8).to_le_bytes());
@@ -120,6 +121,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "Miri has no mprotect")]
     fn what_lies_outside_is_refused() {
         let bytes = vec![0; PAGE + 24];
         for bad in [PAGE + 17, PAGE + 24, usize::MAX, usize::MAX - 7] {

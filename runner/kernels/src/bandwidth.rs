@@ -75,6 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg_attr(miri, ignore = "takes Miri minutes")]
     fn sums_whole_lines_of_all_chunks() {
         let data = vec![1_u8; 3 * CHUNK + 192 + 17];
         let words = (3 * CHUNK + 192) as u64 / 8;

@@ -86,6 +86,7 @@ pub(crate) mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "a tokenizer takes Miri minutes")]
     fn texts_have_the_ids_of_the_reference_and_come_back() {
         let (tokenizer, reference) = golden();
         let texts = reference["texts"].as_array().unwrap();
@@ -99,6 +100,7 @@ pub(crate) mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "a tokenizer takes Miri minutes")]
     fn long_texts_are_cut() {
         let file = std::fs::read(format!("{GOLDEN}/tokenizer.json")).unwrap();
         let tokenizer = Tokenizer::parse(&file, Some(4)).unwrap();
