@@ -10,6 +10,7 @@ from namedtensor.export.oci.registry._errors import Cancelled
 
 # How long the others get to put down where they stand.
 _GRACE_S = 2.0
+_WAKE_S = 0.5
 
 
 def each[Item, Result](
@@ -42,7 +43,7 @@ def each[Item, Result](
         thread.start()
     try:
         for _ in threads:
-            error = errors.get()
+            error = _next(errors)
             if error is not None:
                 raise error
     except BaseException:
@@ -53,3 +54,13 @@ def each[Item, Result](
     if cancelled.is_set():
         raise Cancelled("cancelled")
     return [results[at] for at in range(len(items))]
+
+
+def _next(errors: queue.SimpleQueue[BaseException | None]) -> BaseException | None:
+    """What comes next. Python raises an interruption between its own steps only: one that arrives just before a wait
+    begins is not noticed until that ends."""
+    while True:
+        try:
+            return errors.get(timeout=_WAKE_S)
+        except queue.Empty:
+            continue
