@@ -92,8 +92,13 @@ def test_errors_are_one_line(
 
 def test_an_interrupted_push_ends_at_once(registry: Registry, layout: Layout) -> None:
     registry.fault("POST", "/uploads/", *[silent(300) for _ in range(9)])
+    # Started from a script's background, these tests themselves ignore interruptions, and so would what they start.
     process = subprocess.Popen(
-        [*COMMAND, layout.path, f"{registry.host}/digits:1"], stderr=subprocess.PIPE, text=True, env=os.environ
+        [*COMMAND, layout.path, f"{registry.host}/digits:1"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while not registry.count("POST") and process.poll() is None:
         time.sleep(0.02)
