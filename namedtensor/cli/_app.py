@@ -67,6 +67,16 @@ def app() -> None:
 
 debug = click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document, with every number.")
+targets = click.option(
+    "--target",
+    "names",
+    metavar="TARGET",
+    multiple=True,
+    required=True,
+    help="cpu:x86-64-v3, cuda:h100, ... (`namedtensor targets` lists them) or a file that describes a chip. May be "
+    "repeated.",
+)
+
 model_weights = click.option(
     "--weights",
     metavar="SOURCE",

@@ -16,15 +16,7 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Pack a model into an archive that runs by itself.")
 @click.argument("model")
-@click.option(
-    "--target",
-    "names",
-    metavar="TARGET",
-    multiple=True,
-    required=True,
-    help="cpu:x86-64-v3, cuda:h100, ... (`namedtensor targets` lists them) or a file that describes a chip. May be "
-    "repeated.",
-)
+@_app.targets
 @click.option(
     "-o",
     "--output",

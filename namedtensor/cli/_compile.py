@@ -18,14 +18,7 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Compile a model for accelerators that are not here.")
 @click.argument("model")
-@click.option(
-    "--target",
-    "names",
-    metavar="TARGET",
-    multiple=True,
-    required=True,
-    help="cuda:h100, rocm:mi300x, tpu:v5e-1, cpu:x86-64-v3, ... or a file that describes a chip. May be repeated.",
-)
+@_app.targets
 @click.option(
     "-o",
     "--output",
