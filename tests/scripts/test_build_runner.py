@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from elftools.elf.elffile import ELFFile
 
+from tests.scripts.shell import checkout_of, provide
+
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "scripts" / "build-runner"
 NATIVE = Path("namedtensor", "_native")
@@ -24,25 +26,11 @@ BUILT = {
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """A directory with the script, old runners, and a PATH that has the shell's own tools only."""
-    (tmp_path / "scripts").mkdir()
-    shutil.copy(SCRIPT, tmp_path / "scripts")
     shutil.copy(ROOT / "requirements-native.lock", tmp_path)
     (tmp_path / NATIVE).mkdir(parents=True)
     for runner in ("runner", "runner-glibc"):
         (tmp_path / NATIVE / runner).write_text("of other sources")
-    (tmp_path / "bin").mkdir()
-    for tool in ("dirname", "rm", "mktemp", "cat", "cmp", "cp", "mv", "mkdir"):
-        found = shutil.which(tool)
-        assert found is not None
-        (tmp_path / "bin" / tool).symlink_to(found)
-    provide(tmp_path, "uname", "echo Linux x86_64")
-    return tmp_path
-
-
-def provide(checkout: Path, tool: str, body: str) -> None:
-    path = checkout / "bin" / tool
-    path.write_text(f"#!/bin/sh\n{body}\n")
-    path.chmod(0o755)
+    return checkout_of(SCRIPT, tmp_path, ("dirname", "rm", "mktemp", "cat", "cmp", "cp", "mv", "mkdir"))
 
 
 def provide_builds(checkout: Path) -> None:

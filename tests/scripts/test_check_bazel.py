@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.scripts.shell import checkout_of, provide
+
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "check-bazel"
 VERSION = next(line.partition("=")[2] for line in SCRIPT.read_text().splitlines() if line.startswith("version="))
 
@@ -16,21 +18,8 @@ VERSION = next(line.partition("=")[2] for line in SCRIPT.read_text().splitlines(
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """A directory with the script, and a PATH that has the shell's own tools only."""
-    (tmp_path / "scripts").mkdir()
-    shutil.copy(SCRIPT, tmp_path / "scripts")
-    (tmp_path / "bin").mkdir()
-    for tool in ("dirname", "sed", "mktemp", "mkdir", "rm", "mv", "tar", "gzip", "chmod", "cp", "cat"):
-        found = shutil.which(tool)
-        assert found is not None
-        (tmp_path / "bin" / tool).symlink_to(found)
-    provide(tmp_path, "uname", "echo Linux x86_64")
-    return tmp_path
-
-
-def provide(checkout: Path, name: str, script: str) -> None:
-    path = checkout / "bin" / name
-    path.write_text(f"#!/bin/sh\n{script}\n")
-    path.chmod(0o755)
+    tools = ("dirname", "sed", "mktemp", "mkdir", "rm", "mv", "tar", "gzip", "chmod", "cp", "cat")
+    return checkout_of(SCRIPT, tmp_path, tools)
 
 
 def check(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
