@@ -125,6 +125,7 @@ impl Executable for Program {
 
     fn run(&self, args: Vec<Arg<'_>>) -> Result<Vec<Buffer>> {
         self.signature.check(&args)?;
+        let _awake = nt_kernels::awake();
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let temporaries = idle.map_or_else(|| Aligned::new(self.temporaries), Ok)?;
         // Donated buffers that nothing takes over, and borrowed ones through `args`, outlive the steps.

@@ -25,4 +25,4 @@ pub use bandwidth::read_all;
 pub use dot::{Contract, Dot, Layout, ShapeError, dot, dot_int8, dot_with};
 pub use element::{DType, Element};
 pub use isa::Isa;
-pub use pool::{for_each, threads};
+pub use pool::{Awake, awake, for_each, threads};

@@ -33,6 +33,12 @@ const DEPTH: usize = 384;
 /// Rows that a task takes at most, and at least where they are divided for the sake of threads.
 const ROWS: Range<usize> = 4 * TILE..40 * TILE;
 
+/// Tasks for each thread where the work is divided for their sake.
+const TASKS: usize = 16;
+
+/// Fewest products that such a task computes.
+const TASK: usize = 1 << 20;
+
 /// f32 values that are packed at a time.
 const PACKED: usize = 1 << 20;
 
@@ -127,8 +133,12 @@ fn contract<T: Element>(product: &Product<T>, kernels: &Kernels<T>, many: bool) 
         let chunks = r.div_ceil(ROWS.start).min(wanted).max(r.div_ceil(ROWS.end));
         let rows = r.div_ceil(chunks).next_multiple_of(TILE);
         let chunks = r.div_ceil(rows);
-        let groups = wanted.div_ceil(chunks).min(panels);
+        // Small enough that no thread waits long for the last one, and large enough to be worth fetching.
+        let least = (TASK / (rows * pair * k).max(1)).max(1);
+        let wanted = if many { TASKS * pool::threads() } else { 1 };
+        let groups = wanted.div_ceil(chunks).min(panels.div_ceil(least));
         let width = panels.div_ceil(groups);
+        let groups = panels.div_ceil(width);
         let at = Shared(at);
         each(chunks * groups, &|index| {
             let rows = index / groups * rows..((index / groups + 1) * rows).min(r);
