@@ -90,27 +90,27 @@ impl Configuration {
 static FULL: Configuration = Configuration::full();
 
 /// Tiles of this thread, configured for the kernel; gives back the configuration that it found.
-struct Tiles {
+pub struct Configured {
     before: Configuration,
 }
 
-impl Tiles {
+impl Configured {
     /// # Safety
     /// [`available`].
-    unsafe fn configure() -> Tiles {
+    pub unsafe fn full() -> Configured {
         let mut before = Configuration::EMPTY;
         // SAFETY: both operands are 64 bytes; the processor has the instructions.
         unsafe {
             asm!("sttilecfg [{}]", in(reg) &raw mut before, options(nostack));
             asm!("ldtilecfg [{}]", in(reg) &raw const FULL, options(nostack, readonly));
         }
-        Tiles { before }
+        Configured { before }
     }
 }
 
-impl Drop for Tiles {
+impl Drop for Configured {
     fn drop(&mut self) {
-        // SAFETY: as in `configure`. Libraries that share the thread may count on the configuration they left; nobody
+        // SAFETY: as in `full`. Libraries that share the thread may count on the configuration they left; nobody
         // counts on tiles' contents.
         unsafe {
             if self.before.palette == 0 {
@@ -141,6 +141,12 @@ pub trait Tiled: Copy + Send + Sync + 'static {
         tail: *const u8,
         sums: *mut Self::Sum,
     );
+    /// Writes to `sums`, or adds to them, the products of two tiles of the left factor with two of the right one, for `steps` such
+    /// pairs one behind the other. Sums are a matrix of as many rows and columns as two tiles have rows.
+    ///
+    /// # Safety
+    /// As for [`Tiled::multiply`].
+    unsafe fn multiply_four(left: *const u8, right: *const u8, steps: usize, add: bool, sums: *mut Self::Sum);
 }
 
 macro_rules! tiled {
@@ -223,6 +229,55 @@ macro_rules! tiled {
                     );
                 }
             }
+            unsafe fn multiply_four(left: *const u8, right: *const u8, steps: usize, add: bool, sums: *mut $sum) {
+                // SAFETY: handed on to the caller.
+                unsafe {
+                    asm!(
+                        "test {add}, {add}",
+                        "jz 2f",
+                        "tileloadd tmm0, [{sums} + {row}*2]",
+                        "tileloadd tmm1, [{sums} + {row}*2 + 64]",
+                        "tileloadd tmm2, [{sums} + {row}*2 + 2048]",
+                        "tileloadd tmm3, [{sums} + {row}*2 + 2112]",
+                        "jmp 3f",
+                        "2:",
+                        "tilezero tmm0",
+                        "tilezero tmm1",
+                        "tilezero tmm2",
+                        "tilezero tmm3",
+                        "3:",
+                        "test {steps}, {steps}",
+                        "jz 5f",
+                        "4:",
+                        "tileloadd tmm4, [{left} + {row}*1]",
+                        "tileloadd tmm6, [{right} + {row}*1]",
+                        concat!($instruction, " tmm0, tmm4, tmm6"),
+                        "tileloadd tmm7, [{right} + {row}*1 + 1024]",
+                        concat!($instruction, " tmm1, tmm4, tmm7"),
+                        "tileloadd tmm5, [{left} + {row}*1 + 1024]",
+                        concat!($instruction, " tmm2, tmm5, tmm6"),
+                        concat!($instruction, " tmm3, tmm5, tmm7"),
+                        "add {left}, 2048",
+                        "add {right}, 2048",
+                        "dec {steps}",
+                        "jnz 4b",
+                        "5:",
+                        "tilestored [{sums} + {row}*2], tmm0",
+                        "tilestored [{sums} + {row}*2 + 64], tmm1",
+                        "tilestored [{sums} + {row}*2 + 2048], tmm2",
+                        "tilestored [{sums} + {row}*2 + 2112], tmm3",
+                        left = inout(reg) left => _,
+                        right = inout(reg) right => _,
+                        steps = inout(reg) steps => _,
+                        add = in(reg) usize::from(add),
+                        row = in(reg) WIDTH,
+                        sums = in(reg) sums,
+                        out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                        out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                        options(nostack)
+                    );
+                }
+            }
         }
     };
 }
@@ -296,7 +351,7 @@ unsafe fn chunk<T: Tiled>(part: &Part<T>, range: Range<usize>, put: impl Fn(usiz
     let mut sums = [T::Sum::default(); 4 * ROWS * ROWS];
     // SAFETY: see above; what is left of the rows after whole tiles goes through a tile of zeros.
     unsafe {
-        let _tiles = Tiles::configure();
+        let _tiles = Configured::full();
         let mut next = range.start;
         while next < range.end {
             // The last tile goes back over rows that are done, rather than past the end.

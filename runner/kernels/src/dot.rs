@@ -2,6 +2,8 @@
 
 #[cfg(target_arch = "x86_64")]
 use crate::amx;
+#[cfg(target_arch = "x86_64")]
+use crate::blocks::{self, tiles, vectors};
 use crate::columns;
 use crate::element::{DType, Element};
 use crate::int8;
@@ -92,9 +94,45 @@ impl Out {
         (self.dtype == DType::F32).then(|| self.at.cast::<f32>().wrapping_add(index))
     }
 
+    /// Writes sums that follow each other, in f32, or in i32 where results are.
+    ///
+    /// # Safety
+    /// As for [`Out::put`], and `sums` is valid for so many.
+    #[inline(always)]
+    pub(crate) unsafe fn put_row(self, index: usize, sums: *const f32, count: usize) {
+        // SAFETY: handed on to the caller; `dtype` is the buffer's.
+        unsafe {
+            match self.dtype {
+                DType::F32 | DType::I32 => self.at.cast::<f32>().add(index).copy_from_nonoverlapping(sums, count),
+                DType::Bf16 => {
+                    let to = self.at.cast::<u16>().add(index);
+                    for i in 0..count {
+                        to.add(i).write(rounded((*sums.add(i)).to_bits()));
+                    }
+                }
+                DType::F16 => (0..count).for_each(|i| self.put(index + i, *sums.add(i))),
+                DType::I8 => unreachable!("no sum is an int8"),
+            }
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn i32s(at: *mut i32) -> Out {
+        Out { at: at.cast(), dtype: DType::I32 }
+    }
+
     pub(crate) fn offset(self, elements: usize) -> Out {
         Out { at: self.at.wrapping_add(elements * self.dtype.size()), dtype: self.dtype }
     }
+}
+
+/// The bf16 next to an f32, without a branch, so that a row of them is done by vectors.
+#[inline(always)]
+fn rounded(bits: u32) -> u16 {
+    let nearest = bits.wrapping_add(0x7FFF + (bits >> 16 & 1));
+    let quiet = bits | 1 << 22;
+    let nan = bits & 0x7FFF_FFFF > 0x7F80_0000;
+    ((if nan { quiet } else { nearest }) >> 16) as u16
 }
 
 /// One member of the batch, as the kernels see it: `x` made ready by `pack`.
@@ -206,7 +244,7 @@ macro_rules! contract {
             fn kernels(isa: Isa) -> Kernels<Self> {
                 match isa {
                     #[cfg(target_arch = "x86_64")]
-                    Isa::Amx | Isa::Avx512 => avx512::kernels(),
+                    Isa::Amx | Isa::Avx512Bf16 | Isa::Avx512 => avx512::kernels(),
                     #[cfg(target_arch = "x86_64")]
                     Isa::Avx2 => avx2::kernels(),
                     _ => portable::kernels(),
@@ -216,18 +254,36 @@ macro_rules! contract {
         }
     };
 }
-contract!(f32);
+contract!(
+    f32,
+    #[cfg(target_arch = "x86_64")]
+    fn special(isa: Isa, sizes: &Dot, x: &[f32], w: &[f32], out: Out) -> bool {
+        let suits = vectors::suit_singles(isa, sizes);
+        if suits {
+            // SAFETY: the lengths and the instruction set were checked.
+            unsafe { blocks::dot::<vectors::Singles, _>(sizes, x.as_ptr(), w.as_ptr(), out) };
+        }
+        suits
+    }
+);
 contract!(f16);
 contract!(
     bf16,
     #[cfg(target_arch = "x86_64")]
     fn special(isa: Isa, sizes: &Dot, x: &[bf16], w: &[bf16], out: Out) -> bool {
-        let suits = amx::suits(isa, sizes);
-        if suits {
+        if tiles::suit(isa, sizes) {
+            // SAFETY: the lengths and the instruction set were checked.
+            unsafe { tiles::dot(sizes, x.as_ptr(), w.as_ptr(), out) };
+        } else if amx::suits(isa, sizes) {
             // SAFETY: every result is written once, within the checked length.
             amx::dot(sizes, x, w, |index, sum| unsafe { out.put(index, sum) });
+        } else if vectors::suit_pairs(isa, sizes) {
+            // SAFETY: as above.
+            unsafe { blocks::dot::<vectors::Pairs, _>(sizes, x.as_ptr(), w.as_ptr(), out) };
+        } else {
+            return false;
         }
-        suits
+        true
     }
 );
 

@@ -5,6 +5,10 @@
 
 #[cfg(target_arch = "x86_64")]
 use crate::amx;
+#[cfg(target_arch = "x86_64")]
+use crate::blocks::tiles;
+#[cfg(target_arch = "x86_64")]
+use crate::dot::Out;
 use crate::dot::{Dot, Layout, Shared, divide};
 use crate::isa::Isa;
 use std::ops::Range;
@@ -77,6 +81,11 @@ fn kernels(isa: Isa) -> (Kernel, Kernel) {
 
 /// Contracts buffers whose lengths and instruction set were checked.
 pub(crate) fn dot(isa: Isa, sizes: &Dot, x: &[i8], w: &[i8], out: &mut [i32]) {
+    #[cfg(target_arch = "x86_64")]
+    if tiles::suit(isa, sizes) {
+        // SAFETY: the lengths and the instruction set were checked.
+        return unsafe { tiles::dot(sizes, x.as_ptr(), w.as_ptr(), Out::i32s(out.as_mut_ptr())) };
+    }
     #[cfg(target_arch = "x86_64")]
     if amx::suits(isa, sizes) {
         let shared = Shared(out.as_mut_ptr());

@@ -12,6 +12,8 @@ pub enum Isa {
     Avx2,
     /// AVX-512 F and BW, and VNNI for int8.
     Avx512,
+    /// The same, and AVX-512 BF16 for bf16 where there are enough rows.
+    Avx512Bf16,
     /// The same, and AMX for bf16 and int8 where there are enough rows.
     Amx,
 }
@@ -19,7 +21,10 @@ pub enum Isa {
 impl Isa {
     /// The best one that this processor has.
     pub fn best() -> Isa {
-        [Isa::Amx, Isa::Avx512, Isa::Avx2].into_iter().find(|isa| isa.available()).unwrap_or(Isa::Portable)
+        [Isa::Amx, Isa::Avx512Bf16, Isa::Avx512, Isa::Avx2]
+            .into_iter()
+            .find(|isa| isa.available())
+            .unwrap_or(Isa::Portable)
     }
 
     /// Whether this processor has it.
@@ -34,6 +39,7 @@ impl Isa {
                 Isa::Portable => true,
                 Isa::Avx2 => avx2(),
                 Isa::Avx512 => avx512(),
+                Isa::Avx512Bf16 => avx512() && is_x86_feature_detected!("avx512bf16"),
                 Isa::Amx => avx512() && amx::available(),
             }
         }

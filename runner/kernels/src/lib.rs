@@ -10,6 +10,8 @@
 #[cfg(target_arch = "x86_64")]
 mod amx;
 mod bandwidth;
+#[cfg(target_arch = "x86_64")]
+mod blocks;
 mod columns;
 mod dot;
 mod element;
@@ -19,6 +21,7 @@ mod isa;
 mod panels;
 mod pool;
 mod rows;
+mod scratch;
 mod simd;
 
 pub use bandwidth::read_all;

@@ -10,7 +10,7 @@
 use crate::dot::{Dot, Layout, Out, Shared};
 use crate::element::{DType, Element};
 use crate::pool;
-use std::cell::Cell;
+use crate::scratch::{PACKED, with_scratch};
 use std::ops::Range;
 
 mod pack;
@@ -40,7 +40,7 @@ const TASKS: usize = 16;
 const TASK: usize = 1 << 20;
 
 /// f32 values that are packed at a time.
-const PACKED: usize = 1 << 20;
+const AT_ONCE: usize = 1 << 20;
 
 /// Most values of a matrix that lies in the right order already and is small enough to be used as it is.
 const DIRECT: usize = 16 << 10;
@@ -161,8 +161,8 @@ fn contract<T: Element>(product: &Product<T>, kernels: &Kernels<T>, many: bool) 
     if lies_right && c * k <= DIRECT {
         return blocks(0..c, product.columns.cast(), c);
     }
-    let width = (PACKED / (k.max(1) * pair)).max(1) * pair;
-    with_scratch(width.min(c.next_multiple_of(pair)) * k, |scratch| {
+    let width = (AT_ONCE / (k.max(1) * pair)).max(1) * pair;
+    with_scratch(&PACKED, width.min(c.next_multiple_of(pair)) * k, |scratch| {
         let to = Shared(scratch);
         for first in (0..c).step_by(width) {
             let columns = first..c.min(first + width);
@@ -178,22 +178,4 @@ fn contract<T: Element>(product: &Product<T>, kernels: &Kernels<T>, many: bool) 
             blocks(columns, scratch, pair);
         }
     });
-}
-
-thread_local! {
-    /// Room for panels, kept from one contraction to the next: new memory costs as much as filling it.
-    static SCRATCH: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
-}
-
-/// A line of the cache.
-#[derive(Clone, Copy)]
-#[repr(align(64))]
-struct Line(#[allow(dead_code)] [f32; 16]);
-
-/// Calls `task` with room for so many values, which are anything.
-fn with_scratch(values: usize, task: impl FnOnce(*mut f32)) {
-    let mut scratch = SCRATCH.take();
-    scratch.resize(scratch.len().max(values.div_ceil(16)), Line([0.0; 16]));
-    task(scratch.as_mut_ptr().cast());
-    SCRATCH.set(scratch);
 }
