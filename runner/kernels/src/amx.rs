@@ -11,6 +11,9 @@ use std::arch::x86_64::{__cpuid_count, _xgetbv};
 use std::ops::Range;
 use std::sync::OnceLock;
 
+#[cfg(all(feature = "emulate-tiles", target_os = "linux"))]
+mod emulate;
+
 /// Rows of a tile.
 const ROWS: usize = 16;
 /// Bytes in a row of a tile.
@@ -34,7 +37,13 @@ pub fn available() -> bool {
         const FEATURES: u32 = 1 << 22 | 1 << 24 | 1 << 25;
         const STATE: u64 = 1 << 17 | 1 << 18;
         // SAFETY: XGETBV exists where XSAVE is enabled.
-        __cpuid_count(7, 0).edx & FEATURES == FEATURES && unsafe { xcr0() } & STATE == STATE && permitted()
+        let enabled = unsafe { xcr0() } & STATE == STATE;
+        // Where the state is enabled, instructions work on the processor's own tiles, and cannot all be made to raise SIGILL.
+        #[cfg(all(feature = "emulate-tiles", target_os = "linux"))]
+        if !enabled {
+            return emulate::install();
+        }
+        __cpuid_count(7, 0).edx & FEATURES == FEATURES && enabled && permitted()
     })
 }
 
