@@ -6,7 +6,7 @@
 #[cfg(target_arch = "x86_64")]
 use crate::amx;
 #[cfg(target_arch = "x86_64")]
-use crate::blocks::tiles;
+use crate::blocks::{self, tiles, vectors};
 #[cfg(target_arch = "x86_64")]
 use crate::dot::Out;
 use crate::dot::{Dot, Layout, Shared, divide};
@@ -91,6 +91,12 @@ pub(crate) fn dot(isa: Isa, sizes: &Dot, x: &[i8], w: &[i8], out: &mut [i32]) {
         let shared = Shared(out.as_mut_ptr());
         // SAFETY: every result is written once, within the checked length.
         return amx::dot(sizes, x, w, |index, sum| unsafe { shared.get().add(index).write(sum) });
+    }
+    #[cfg(target_arch = "x86_64")]
+    if vectors::suit_quads(isa, sizes) {
+        let out = Out::i32s(out.as_mut_ptr());
+        // SAFETY: as above.
+        return unsafe { blocks::dot::<vectors::Quads, _>(sizes, x.as_ptr(), w.as_ptr(), out) };
     }
     let Dot { m, n, k, layout, .. } = *sizes;
     let (rows, columns) = kernels(isa);
