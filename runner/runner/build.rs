@@ -25,9 +25,12 @@ fn main() {
 /// depth below the first. A crate's own dependencies follow it where it stands first.
 fn tree() -> String {
     let variable = |name: &str| env::var(name).unwrap_or_else(|_| panic!("cargo sets {name}"));
+    let features = env::vars().filter_map(|(name, _)| Some(name.strip_prefix("CARGO_FEATURE_")?.to_ascii_lowercase()));
+    let features = features.collect::<Vec<_>>().join(",");
     let found = Command::new(variable("CARGO"))
         .args(["tree", "--locked", "--offline", "--edges", "normal,no-proc-macro", "--prefix", "depth"])
         .args(["--format", "{p}|{l}", "--package", &variable("CARGO_PKG_NAME"), "--target", &variable("TARGET")])
+        .args(["--no-default-features", "--features", &features])
         .args(["--manifest-path", &format!("{}/Cargo.toml", variable("CARGO_MANIFEST_DIR"))])
         .output()
         .expect("cargo can be run");

@@ -56,8 +56,11 @@ fn command(manifest: &Manifest, task: &Task) -> Command {
         )
         .arg(
             option("weights")
-                .value_name("FILE|URL")
-                .help("Weights that are kept outside of the archive: a file, or where to download it")
+                .value_name(if cfg!(feature = "downloads") { "FILE|URL" } else { "FILE" })
+                .help(match cfg!(feature = "downloads") {
+                    true => "Weights that are kept outside of the archive: a file, or where to download it",
+                    false => "A file to read the weights from, instead of the archive's own",
+                })
                 .value_parser(value_parser!(OsString)),
         );
     let command = if manifest.plugins.is_empty() {

@@ -3,6 +3,7 @@
 //! Their size and digest stand in `bundle.json`. No more is taken than that, what was cut off goes on where it ended, and
 //! the file has its name only when it is whole and the right one.
 
+use crate::address::{allowed, is_url, shown};
 use crate::cache;
 use crate::output;
 use nt_bundle::{Bundle, WeightFile};
@@ -24,20 +25,6 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const BLOCK: usize = 1 << 20;
 
 type Outcome<T> = Result<T, String>;
-
-/// Whether this names something to download rather than a file.
-pub fn is_url(weights: &str) -> bool {
-    weights.starts_with("https://") || weights.starts_with("http://")
-}
-
-/// Refuses addresses that nothing is downloaded from.
-pub fn check(weights: &str) -> Result<(), Error> {
-    if is_url(weights) && !allowed(weights) {
-        let shown = shown(weights);
-        return Err(Error::Usage(format!("{shown}: http:// is for this machine's own addresses only; use https://")));
-    }
-    Ok(())
-}
 
 /// The weights behind an address, from the cache where they are there.
 pub fn weights(bundle: &Bundle, url: &str) -> Result<WeightFile, Error> {
@@ -255,17 +242,6 @@ fn starts_at(response: &http::Response<Body>, have: u64, bytes: u64) -> bool {
     range.is_some_and(|range| range == format!("bytes {have}-{}/{bytes}", bytes - 1))
 }
 
-/// https, or http on this machine.
-fn allowed(url: &str) -> bool {
-    let Some(rest) = url.strip_prefix("http://") else { return url.starts_with("https://") };
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or("");
-    let host = match authority.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or(""),
-        None => authority.split(':').next().unwrap_or(""),
-    };
-    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
 /// Where a redirection leads to: an address of its own, or another path of the same server.
 fn resolved(from: &str, to: &str) -> Option<String> {
     if is_url(to) {
@@ -274,11 +250,6 @@ fn resolved(from: &str, to: &str) -> Option<String> {
     let scheme_end = from.find("://")? + 3;
     let authority_end = from[scheme_end..].find(['/', '?', '#']).map_or(from.len(), |at| scheme_end + at);
     (to.starts_with('/') && !to.starts_with("//")).then(|| format!("{}{to}", &from[..authority_end]))
-}
-
-/// An address without its query, which may hold a key.
-fn shown(url: &str) -> &str {
-    url.split(['?', '#']).next().unwrap_or(url)
 }
 
 fn failed(path: &Path, error: &std::io::Error) -> String {
@@ -296,18 +267,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_this_machine_is_spoken_to_in_the_clear() {
-        for url in ["https://a.example/w", "http://localhost/w", "http://127.0.0.1:8000/w", "http://[::1]:8000/w"] {
-            assert!(allowed(url), "{url}");
-        }
-        for url in
-            ["http://a.example/w", "http://localhost.example/", "http://127.0.0.1@a.example/", "http://", "file:///w"]
-        {
-            assert!(!allowed(url), "{url}");
-        }
-    }
-
-    #[test]
     fn redirections_lead_to_addresses_and_paths() {
         let from = "https://a.example:1/b/c?d";
         assert_eq!(resolved(from, "/w?k=1").as_deref(), Some("https://a.example:1/w?k=1"));
@@ -315,10 +274,5 @@ mod tests {
         for to in ["w", "//b.example/w", "ftp://b.example/", ""] {
             assert_eq!(resolved(from, to), None, "{to}");
         }
-    }
-
-    #[test]
-    fn keys_in_addresses_are_not_shown() {
-        assert_eq!(shown("https://a.example/w?key=secret"), "https://a.example/w");
     }
 }

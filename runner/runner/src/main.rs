@@ -1,14 +1,18 @@
 //! The program inside every archive: runs the model that lies beside it.
 //!
 //! It is built twice. The static one, under the model's name, runs on CPUs and needs nothing but a kernel. For an
-//! accelerator it starts the other in its place, which is linked against glibc and can load plugins.
+//! accelerator it starts the other in its place, which is linked against glibc and can load plugins. Of the static one
+//! there is a smaller kind, without the features that most archives have no use for (see Cargo.toml).
 
 #[cfg(target_env = "gnu")]
 mod accelerator;
+mod address;
 mod arguments;
+#[cfg(any(feature = "downloads", target_env = "gnu"))]
 mod cache;
 mod commands;
 mod crates;
+#[cfg(feature = "downloads")]
 mod download;
 #[cfg(not(target_env = "gnu"))]
 mod handover;
@@ -22,6 +26,7 @@ mod quiet;
 mod shown;
 mod size;
 mod target;
+#[cfg(feature = "texts")]
 mod terminal;
 
 use arguments::Common;
@@ -53,7 +58,7 @@ fn run() -> Result<(), Error> {
         return printer.print(&target::listing(bundle.manifest(), &accelerators));
     }
     if let Some(url) = common.weights.as_ref().and_then(|weights| weights.to_str()) {
-        download::check(url)?;
+        address::check(url)?;
     }
     let choices = target::choices(bundle.manifest(), &accelerators, common.target.as_deref())?;
     let mut weights = None;
@@ -68,10 +73,11 @@ fn run() -> Result<(), Error> {
 fn open_weights(bundle: &Arc<Bundle>, common: &Common) -> Weights {
     let (bundle, outside) = (Arc::clone(bundle), common.weights.clone());
     Weights::open(move || {
-        match outside.as_ref().and_then(|outside| outside.to_str()).filter(|it| download::is_url(it)) {
-            Some(url) => download::weights(&bundle, url),
-            None => Ok(bundle.weights(outside.as_ref().map(Path::new))?),
+        #[cfg(feature = "downloads")]
+        if let Some(url) = outside.as_ref().and_then(|outside| outside.to_str()).filter(|it| address::is_url(it)) {
+            return download::weights(&bundle, url);
         }
+        Ok(bundle.weights(outside.as_ref().map(Path::new))?)
     })
 }
 

@@ -25,6 +25,7 @@ pub fn report(error: &Error) -> ExitCode {
 }
 
 /// Whether a person watches stderr.
+#[cfg(any(feature = "downloads", target_env = "gnu"))]
 pub fn is_terminal() -> bool {
     std::io::IsTerminal::is_terminal(&std::io::stderr())
 }
@@ -44,6 +45,7 @@ pub fn note(text: &str) {
 }
 
 /// Tells how far something has come, in a line that the next one replaces; for terminals. An empty text ends it.
+#[cfg(feature = "downloads")]
 pub fn progress(text: &str) {
     let name = std::env::args_os().next().unwrap_or_default();
     let name = std::path::Path::new(&name).file_name().unwrap_or_default().to_string_lossy().into_owned();

@@ -1,16 +1,12 @@
 //! What a bundle's program does for its user: the host's side of each task, the same as `namedtensor run` does it.
 
-mod answer;
 mod array;
 mod backend;
 mod batch;
 mod call;
 mod classify;
 mod element;
-mod embed;
 mod files;
-mod generate;
-mod generation;
 mod image;
 mod json;
 mod literal;
@@ -19,28 +15,26 @@ mod npz;
 mod preprocess;
 mod resample;
 mod safetensors;
-mod sampling;
 mod session;
-mod template;
 mod tensor;
-mod text;
+#[cfg(feature = "texts")]
+mod texts;
 
 pub use array::{Array, Layout, READABLE, Stored, has_suffix, stored};
 pub use backend::{Backend, Compiled, Weights};
 pub use call::{Call, Outputs, check_shape, describe, inputs};
 pub use classify::{Classification, Classify, ImageLabels, Label};
 pub use element::{Scalar, is_float, scalars};
-pub use embed::{Embed, Embeddings, Match};
 pub use files::{write, write_npy};
-pub use generate::{Generate, Prompt, Settings, Tokens};
-pub use generation::{Finish, Generation};
 pub use literal::{Problem, parse as parse_array};
 pub use preprocess::ImagePreprocess;
-pub use sampling::Sampling;
 pub use session::{Placed, Session, Value};
-pub use template::{ChatTemplate, Message};
 pub use tensor::Tensor;
-pub use text::{Encoding, Tokenizer};
+#[cfg(feature = "texts")]
+pub use texts::{
+    ChatTemplate, Embed, Embeddings, Encoding, Finish, Generate, Generation, Match, Message, Prompt, Sampling,
+    Settings, Tokenizer, Tokens,
+};
 
 use serde::Deserialize;
 
@@ -73,7 +67,9 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub enum Task {
     Call(Call),
     Classify(Classify),
+    #[cfg(feature = "texts")]
     Embed(Embed),
+    #[cfg(feature = "texts")]
     Generate(Generate),
 }
 
@@ -81,14 +77,23 @@ impl Task {
     /// The task that a bundle declares.
     ///
     /// # Errors
-    /// [`Error::Archive`] where it is none that this program knows, or is not complete.
+    /// [`Error::Archive`] where it is none that this program knows or was built with, or is not complete.
     pub fn of(manifest: &nt_bundle::Manifest) -> Result<Task> {
+        if let Some(name @ ("embed" | "generate")) = manifest.task.get("task").and_then(serde_json::Value::as_str)
+            && !cfg!(feature = "texts")
+        {
+            return Err(Error::Archive(format!(
+                "the task is {name}, which this program was built without; build the archive again, which packs one with it"
+            )));
+        }
         let declared = serde_json::Value::Object(manifest.task.clone());
         let task = Task::deserialize(declared).map_err(|error| Error::Archive(format!("the task: {error}")))?;
         match &task {
             Task::Call(task) => task.check(manifest)?,
             Task::Classify(task) => task.check()?,
+            #[cfg(feature = "texts")]
             Task::Embed(task) => task.check(manifest)?,
+            #[cfg(feature = "texts")]
             Task::Generate(task) => task.check(manifest)?,
         }
         Ok(task)

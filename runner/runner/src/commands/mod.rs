@@ -2,7 +2,9 @@
 
 mod call;
 mod classify;
+#[cfg(feature = "texts")]
 mod embed;
+#[cfg(feature = "texts")]
 mod generate;
 
 use crate::output::Printer;
@@ -15,7 +17,9 @@ pub fn declare(command: Command, task: &Task) -> Command {
     match task {
         Task::Call(_) => call::declare(command),
         Task::Classify(task) => classify::declare(command, task),
+        #[cfg(feature = "texts")]
         Task::Embed(_) => embed::declare(command),
+        #[cfg(feature = "texts")]
         Task::Generate(task) => generate::declare(command, task),
     }
 }
@@ -25,7 +29,9 @@ pub fn run(task: &Task, matches: &mut ArgMatches, session: &mut Session<'_>, pri
     match task {
         Task::Call(task) => call::run(task, matches, session, printer),
         Task::Classify(task) => classify::run(task, matches, session, printer),
+        #[cfg(feature = "texts")]
         Task::Embed(task) => embed::run(task, matches, session, printer),
+        #[cfg(feature = "texts")]
         Task::Generate(task) => generate::run(task, matches, session, printer),
     }
 }

@@ -1,7 +1,7 @@
 //! An answer's text piece by piece, and the strings at which it stops, as namedtensor/tasks/_text.py has them.
 
+use super::text::Tokenizer;
 use crate::Result;
-use crate::text::Tokenizer;
 
 /// Text of ids that come one after another, in pieces that put together are the text of them all.
 ///
@@ -101,7 +101,7 @@ impl StopStrings {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::text::tests::golden;
+    use crate::texts::text::tests::golden;
 
     /// What is shown after each piece and at the end, and whether a string was found.
     fn shown(strings: &[&str], pieces: &[&str]) -> (Vec<String>, bool) {

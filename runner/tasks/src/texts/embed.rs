@@ -1,10 +1,10 @@
 //! Texts in, vectors out, and which of them mean the same.
 
+use super::text::{Encoding, Tokenizer};
 use crate::batch;
 use crate::json::number;
 use crate::session::Session;
 use crate::tensor::Tensor;
-use crate::text::{Encoding, Tokenizer};
 use crate::{Error, Result};
 use nt_bundle::{Entry, Manifest};
 use nt_device::{DType, TensorSpec};

@@ -1,7 +1,7 @@
 //! An answer, and what there is to tell about it.
 
+use super::sampling::Sampling;
 use crate::json::number;
-use crate::sampling::Sampling;
 use serde_json::{Value, json};
 
 /// Why an answer ends.

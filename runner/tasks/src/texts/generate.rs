@@ -1,12 +1,12 @@
 //! A prompt in, text out, piece by piece.
 
-use crate::answer::{StopStrings, TextStream};
-use crate::generation::{Finish, Generation};
-use crate::sampling::Sampling;
+use super::answer::{StopStrings, TextStream};
+use super::generation::{Finish, Generation};
+use super::sampling::Sampling;
+use super::template::{ChatTemplate, Message};
+use super::text::Tokenizer;
 use crate::session::{Placed, Session, Value};
-use crate::template::{ChatTemplate, Message};
 use crate::tensor::Tensor;
-use crate::text::Tokenizer;
 use crate::{Error, Result};
 use nt_bundle::{Bundle, Entry, Kind, Manifest, Variant};
 use nt_device::{DType, TensorSpec};
