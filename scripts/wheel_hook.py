@@ -10,8 +10,8 @@ from hatchling.builders.config import BuilderConfig
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 NATIVE = "namedtensor/_native"
-# The static one, and the one that loads plugins.
-RUNNERS = ("runner", "runner-glibc")
+# The static ones, and the one that loads plugins.
+RUNNERS = ("runner", "runner-lean", "runner-glibc")
 
 
 class NativeCode(BuildHookInterface[BuilderConfig]):

@@ -39,6 +39,9 @@ TOKENIZER = "assets/tokenizer.json"
 TASKS = ("call", "classify", "embed", "generate")
 
 RUNNER = Path(namedtensor.__file__).with_name("_native") / "runner"
+# Less than half as large: it downloads no weights, and knows these tasks alone.
+LEAN_RUNNER = RUNNER.with_name("runner-lean")
+LEAN_TASKS = ("call", "classify")
 # The one that can load plugins; linked with glibc.
 PLUGIN_RUNNER = RUNNER.with_name("runner-glibc")
 
@@ -86,13 +89,14 @@ def build(
     wanted_targets = list({one.name: one for one in map(compilers.target, targets)}.values())
     executables: Executables = Prepared(compiled) if compiled else fresh
     accelerated = any(target.platform != "cpu" for target in wanted_targets)
-    for runner, wanted in ((RUNNER, True), (PLUGIN_RUNNER, accelerated)):
-        if wanted and not runner.is_file():
-            raise ModelError(f"the {runner.name} of archives was not built: run scripts/build-runner (needs cargo)")
+    runner = _runner(task, downloads=weights_outside is not None)
+    for wanted in (runner, PLUGIN_RUNNER) if accelerated else (runner,):
+        if not wanted.is_file():
+            raise ModelError(f"the {wanted.name} of archives was not built: run scripts/build-runner (needs cargo)")
     with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as temporary:
         root = Path(temporary) / name
         root.mkdir()
-        shutil.copyfile(RUNNER, root / name)
+        shutil.copyfile(runner, root / name)
         task = _pack_assets(task, root)
         programs = compilers.portable(program)
         for variant, entry in programs.items():
@@ -137,6 +141,11 @@ def _task(program: Program) -> dict[str, Any]:
             f"{program.name}'s task is {task['task']}, which the runner cannot do yet; it does {', '.join(TASKS)}"
         )
     return task
+
+
+def _runner(task: dict[str, Any], *, downloads: bool) -> Path:
+    """The smallest static runner that does all that an archive can be asked for."""
+    return LEAN_RUNNER if task["task"] in LEAN_TASKS and not downloads else RUNNER
 
 
 def _pack_assets(task: dict[str, Any], root: Path) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def show(path: Path, *, verify: bool, as_json: bool) -> None:
     for platform, plugin in contents.manifest["plugins"].items():
         click.echo(f"{platform}: {_plugin(plugin)}")
     if not contents.manifest["weights"].get("file"):
-        click.echo("The weights are outside: give the program their file (--weights).")
+        click.echo("The weights are outside: give the program their file or its https:// address (--weights).")
     left_out = _left_out(contents.manifest)
     if left_out:
         table = _output.table("left out", "of", "why")

@@ -32,8 +32,8 @@ def runner(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _packed_runner(runner: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_build, "RUNNER", runner)
-    monkeypatch.setattr(_build, "PLUGIN_RUNNER", runner)
+    for name in ("RUNNER", "LEAN_RUNNER", "PLUGIN_RUNNER"):
+        monkeypatch.setattr(_build, name, runner)
 
 
 def digits() -> nt.Program:
@@ -44,7 +44,7 @@ def digits() -> nt.Program:
 def packed(tmp_path_factory: pytest.TempPathFactory, runner: Path) -> Path:
     output = tmp_path_factory.mktemp("archive") / "digits.tar.zst"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_build, "RUNNER", runner)
+        patch.setattr(_build, "LEAN_RUNNER", runner)
         archive.build(digits(), output, ["cpu:x86-64-v2", "cpu:x86-64-v3"])
     return output
 
@@ -202,8 +202,24 @@ def test_a_name_that_is_no_file_name_is_refused(tmp_path: Path) -> None:
 
 
 def test_without_a_runner_nothing_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_build, "RUNNER", tmp_path / "missing")
+    monkeypatch.setattr(_build, "LEAN_RUNNER", tmp_path / "missing")
     assert "scripts/build-runner" in refused(tmp_path, digits(), "cpu:x86-64-v3")
+
+
+@pytest.mark.parametrize(
+    ("model", "outside", "packed"),
+    [("digits", False, "LEAN_RUNNER"), ("digits", True, "RUNNER"), ("shakespeare", False, "RUNNER")],
+)
+def test_the_smaller_runner_is_packed_where_it_does_all_that_can_be_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, outside: bool, packed: str
+) -> None:
+    for name in ("RUNNER", "LEAN_RUNNER"):
+        (tmp_path / name).write_text(name)
+        monkeypatch.setattr(_build, name, tmp_path / name)
+    weights = tmp_path / "weights.safetensors" if outside else None
+    archive.build(zoo.find(model).program(), tmp_path / "a.tar.zst", ["cpu:x86-64-v2"], weights_outside=weights)
+    root = unpack(tmp_path / "a.tar.zst", tmp_path / "unpacked")
+    assert (root / model).read_text() == packed
 
 
 @pytest.mark.slow

@@ -25,7 +25,8 @@ printf '{"arguments": "%s", "outside": %s, "logits": [1.5, -2.0, 3e-6], "label":
 def packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     runner = tmp_path / "runner"
     runner.write_text(PROGRAM)
-    monkeypatch.setattr(_build, "RUNNER", runner)
+    for name in ("RUNNER", "LEAN_RUNNER"):
+        monkeypatch.setattr(_build, name, runner)
     archive.build(zoo.find("digits").program(), tmp_path / "digits.tar.zst", ["cpu:x86-64-v2"])
     return tmp_path / "digits.tar.zst"
 

@@ -22,7 +22,8 @@ def _packed_runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stand-in: what is packed as the program is of no concern here, and the real one may not be built."""
     path = tmp_path / "runner"
     path.write_bytes(b"\x7fELF stands in for the program" * 64)
-    monkeypatch.setattr(_build, "RUNNER", path)
+    for name in ("RUNNER", "LEAN_RUNNER"):
+        monkeypatch.setattr(_build, name, path)
 
 
 @pytest.fixture(scope="session")

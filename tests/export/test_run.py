@@ -18,7 +18,7 @@ import namedtensor as nt
 from namedtensor import zoo
 from namedtensor.cli import main
 from namedtensor.export import archive
-from namedtensor.export.archive._build import RUNNER
+from namedtensor.export.archive._build import LEAN_RUNNER, LEAN_TASKS, RUNNER, TASKS
 from namedtensor.tasks import Classify, ImagePreprocess
 from tests.export.running import confined, refused, run, run_alone
 from tests.export.unpack import unpack
@@ -209,6 +209,28 @@ def test_help_names_the_models_own_arguments(digits: Path) -> None:
     assert "--top" in found.stdout
 
 
+def test_a_program_beside_its_weights_downloads_none(digits: Path) -> None:
+    told = refused(digits, SCANS[0], "--weights", "https://a.example/w?key=secret", code=2)
+    assert told == (
+        "digits: error: --weights https://a.example/w: this archive was built with its weights inside, and its program "
+        "downloads nothing; leave --weights out, or build the archive with --weights-outside; try --help\n"
+    )
+    assert "--weights <FILE>" in run(digits, "--help").stdout
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_smaller_program_knows_the_tasks_that_it_is_packed_for(copy: Path, task: str) -> None:
+    shutil.copy(LEAN_RUNNER, copy / "digits")
+    bundle = json.loads((copy / "bundle.json").read_text())
+    if task != bundle["task"]["task"]:
+        (copy / "bundle.json").write_text(json.dumps(bundle | {"task": {"task": task, "entry": None}}))
+    if task in LEAN_TASKS:
+        assert run(copy, "--help").returncode == 0
+    else:
+        told = f"bundle.json: the task is {task}, which this program was built without; build the archive again"
+        assert told in refused(copy, "--help", code=1)
+
+
 @pytest.fixture
 def copy(digits: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(digits, tmp_path / "digits"))
@@ -238,5 +260,6 @@ def test_weights_outside_are_those_it_was_built_with(tmp_path: Path, digits: Pat
     program = unpack(packed, tmp_path)
     assert "say where they are" in refused(program, SCANS[0], code=1)
     assert run(program, SCANS[0], "--weights", outside).stdout == run(digits, SCANS[0]).stdout
+    assert run(digits, SCANS[0], "--weights", outside).stdout == run(digits, SCANS[0]).stdout
     os.truncate(outside, 100)
     assert "100 bytes" in refused(program, SCANS[0], "--weights", outside, code=1)

@@ -16,11 +16,9 @@ from tests.scripts.shell import checkout_of, provide
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "scripts" / "build-runner"
 NATIVE = Path("namedtensor", "_native")
-# Where Cargo leaves the static runner and the one that is linked against glibc.
-BUILT = {
-    "build": "runner/target/x86_64-unknown-linux-musl/runner",
-    "zigbuild": "runner/target/x86_64-unknown-linux-gnu/runner-glibc",
-}
+RUNNERS = {"runner", "runner-lean", "runner-glibc"}
+# The directories in which Cargo leaves the static runners and the one that is linked against glibc, by profile.
+BUILT = {"build": "runner/target/x86_64-unknown-linux-musl", "zigbuild": "runner/target/x86_64-unknown-linux-gnu"}
 
 
 @pytest.fixture
@@ -28,7 +26,7 @@ def checkout(tmp_path: Path) -> Path:
     """A directory with the script, old runners, and a PATH that has the shell's own tools only."""
     shutil.copy(ROOT / "requirements-native.lock", tmp_path)
     (tmp_path / NATIVE).mkdir(parents=True)
-    for runner in ("runner", "runner-glibc"):
+    for runner in RUNNERS:
         (tmp_path / NATIVE / runner).write_text("of other sources")
     return checkout_of(SCRIPT, tmp_path, ("dirname", "rm", "mktemp", "cat", "cmp", "cp", "mv", "mkdir"))
 
@@ -37,7 +35,7 @@ def provide_builds(checkout: Path) -> None:
     """Rust's libraries, a Cargo that builds at once, and a pip that installs what it is told to."""
     provide(checkout, "rustc", "echo /")
     cases = "\n".join(f"{command}) built={built} ;;" for command, built in BUILT.items())
-    provide(checkout, "cargo", f'case $1 in {cases} esac; mkdir -p $built; echo "$*" > $built/nt-runner')
+    provide(checkout, "cargo", f'case $1 in {cases} esac; mkdir -p $built/$4; echo "$*" > $built/$4/nt-runner')
     provide(checkout, "python3", 'while [ "$1" != --target ]; do shift; done; mkdir -p "$2"')
 
 
@@ -82,9 +80,14 @@ def test_runners_that_were_built_take_the_place_of_the_old_ones(checkout: Path) 
     provide_builds(checkout)
     result = run(checkout)
     assert (result.returncode, result.stderr) == (0, "")
-    assert runners(checkout) == {"runner", "runner-glibc"}
-    assert "--target x86_64-unknown-linux-musl " in (checkout / NATIVE / "runner").read_text()
-    assert "--target x86_64-unknown-linux-gnu.2.28 " in (checkout / NATIVE / "runner-glibc").read_text()
+    assert runners(checkout) == RUNNERS
+    options = {name: (checkout / NATIVE / name).read_text() for name in RUNNERS}
+    assert "--target x86_64-unknown-linux-musl " in options["runner"]
+    assert "--target x86_64-unknown-linux-gnu.2.28 " in options["runner-glibc"]
+    assert (
+        options["runner-lean"]
+        == options["runner"].replace("runner", "runner-lean", 1).rstrip() + " --no-default-features\n"
+    )
 
 
 def test_zig_is_installed_once_for_each_lock(checkout: Path) -> None:
@@ -106,7 +109,7 @@ def test_without_zig_archives_for_cpus_can_still_be_built(checkout: Path) -> Non
         "zig, which links the runner that loads plugins, could not be installed (see above); "
         "`namedtensor build` will make archives for CPUs only.",
     ]
-    assert runners(checkout) == {"runner"}
+    assert runners(checkout) == {"runner", "runner-lean"}
     assert not (checkout / ".cache").exists()
 
 
@@ -129,8 +132,9 @@ def elf(runner: str) -> Any:
     return ELFFile(io.BytesIO(path.read_bytes()))
 
 
-def test_the_static_runner_needs_no_loader_and_no_library() -> None:
-    static = elf("runner")
+@pytest.mark.parametrize("name", ["runner", "runner-lean"])
+def test_static_runners_need_no_loader_and_no_library(name: str) -> None:
+    static = elf(name)
     assert not [segment for segment in static.iter_segments() if segment.header.p_type == "PT_INTERP"]
     dynamic = static.get_section_by_name(".dynamic")
     assert not dynamic or not [tag for tag in dynamic.iter_tags() if tag.entry.d_tag == "DT_NEEDED"]

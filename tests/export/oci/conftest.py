@@ -38,10 +38,8 @@ def confined() -> bool:
     return shutil.which("bwrap") is not None and subprocess.run(probe, capture_output=True, check=False).returncode == 0
 
 
-def _built(directory: Path, runner: Path) -> Path:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_build, "RUNNER", runner)
-        archive.build(zoo.find("digits").program(), directory / "digits.tar.zst", TARGETS)
+def _built(directory: Path) -> Path:
+    archive.build(zoo.find("digits").program(), directory / "digits.tar.zst", TARGETS)
     return directory / "digits.tar.zst"
 
 
@@ -50,7 +48,9 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The archive of digits, with a stand-in for its runner: small, and there where no runner was built."""
     directory = tmp_path_factory.mktemp("archive")
     (directory / "runner").write_bytes(b"\x7fELF stands in for the program" * 64)
-    return _built(directory, directory / "runner")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_build, "LEAN_RUNNER", directory / "runner")
+        return _built(directory)
 
 
 @pytest.fixture(scope="session")
@@ -58,7 +58,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The archive of digits as people have it."""
     if not _build.RUNNER.is_file():
         pytest.skip("scripts/build-runner has not built the runner")
-    return _built(tmp_path_factory.mktemp("archive"), _build.RUNNER)
+    return _built(tmp_path_factory.mktemp("archive"))
 
 
 @pytest.fixture
