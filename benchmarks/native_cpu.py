@@ -7,7 +7,7 @@ of the zoo instead, and `bert=DIRECTORY` all of them, on weights that lie in a d
 weights and inputs:
 
 - `native`: the program built for this machine's processor, run by `nt-cpu-run` in a process of its own.
-- `jaxlib`: the program as `namedtensor run` compiles it.
+- `jaxlib`: the program with its own contractions, none of ours.
 
 Then, with `--llama` or `--llama-cpp PYTHON`, a Llama of 1.1 B parameters in bf16 against llama.cpp; see
 `native_llama.py`.
@@ -37,7 +37,8 @@ from safetensors.numpy import save_file
 
 import namedtensor as nt
 from benchmarks import native_llama
-from namedtensor.export.cpu import build, lower_entry
+from namedtensor import _kernels
+from namedtensor.export.cpu import build
 from namedtensor.lowering._lower import lower_variant
 from scripts import fetch_minilm
 from tests.golden import seeded
@@ -63,13 +64,14 @@ class Comparison:
     """One variant of a program, ready to run on both sides."""
 
     def __init__(self, program: nt.Program, weights: dict[str, Any], variant: Any, directory: Path) -> None:
-        entry = lower_variant(program, variant, "cpu")
+        with _kernels.nowhere():
+            entry = lower_variant(program, variant, "cpu")
         rng = np.random.default_rng(0)
         (_, donated, inputs), _ = entry.stages.in_avals
         self.arguments = weights, *[jax.tree.map(lambda spec: fill(spec, rng), tree) for tree in (donated, inputs)]
         self.compiled = entry.stages.compile()
         self.directory = directory
-        (directory / "program.ntx").write_bytes(build(lower_entry(program, variant), "native").data)
+        (directory / "program.ntx").write_bytes(build(lower_variant(program, variant, "cpu"), "native").data)
         for i, leaf in enumerate(jax.tree.leaves(self.arguments)):
             (directory / f"arg{i}").write_bytes(np.ascontiguousarray(leaf).tobytes())
 

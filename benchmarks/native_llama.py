@@ -28,7 +28,7 @@ import namedtensor as nt
 from benchmarks import weights
 from benchmarks.decode import PROMPT
 from benchmarks.shapes import LLAMA_1B as SHAPE
-from namedtensor.export.cpu import build, lower_entry
+from namedtensor.export.cpu import build
 from namedtensor.lowering._lower import lower_variant
 from namedtensor.models.llama import model as llama
 
@@ -78,7 +78,7 @@ def prepare(checkpoint: str, target: str) -> None:
             (arguments / f"arg{i}").symlink_to(shared / str(i))
         for i, value in enumerate(rest, len(tensors)):
             (arguments / f"arg{i}").write_bytes(value.tobytes())
-        (directory / f"{variant.name}.ntx").write_bytes(build(lower_entry(program, variant), "native").data)
+        (directory / f"{variant.name}.ntx").write_bytes(build(lower_variant(program, variant, "cpu"), "native").data)
 
 
 def native(binary: Path, directory: Path, steps: int) -> dict[str, float]:

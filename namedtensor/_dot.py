@@ -181,25 +181,28 @@ def _kernel(
 ) -> Any:
     """The native CPU contraction as a function of both arrays, or None where XLA's own is the better one.
 
-    It takes over products of few rows, which XLA:CPU computes at a tenth of the memory's rate: it widens half-precision
-    weights to f32 in memory first. `w` must be stored as batch, free, contracted axes or batch, contracted, free.
+    It takes over all but small products; see `_kernels`. `w` goes as it is where its axes are batch, free, contracted
+    ones or batch, contracted, free ones; any other order is brought into the first of these, as XLA would do, too.
     """
     from namedtensor import _kernels
 
     x_free, w_free = _free(x, batch, contracted), _free(w, batch, contracted)
-    layout = {batch + w_free + contracted: "nk", batch + contracted + w_free: "kn"}.get(w.axes)
-    if layout is None or not contracted:
+    if not contracted:
         return None
+    layout = "kn" if w.axes == batch + contracted + w_free else "nk"
     sizes = {**x.sizes, **w.sizes}
     b, m, n, k = (math.prod(sizes[name] for name in group) for group in (batch, x_free, w_free, contracted))
-    if not _kernels.worthwhile(b, m, n, k, dtype=x.dtype, out_dtype=out, layout=layout):
+    if not _kernels.worthwhile(b, m, n, k, dtype=x.dtype, out_dtype=out):
         return None
 
     def fast(x_array: jax.Array, w_array: jax.Array) -> jax.Array:
         rows = lax.transpose(x_array, [x.axes.index(name) for name in batch + x_free + contracted])
+        columns = w_array
+        if layout == "nk":
+            columns = lax.transpose(w_array, [w.axes.index(name) for name in batch + w_free + contracted])
         product = _kernels.dot(
             rows.reshape(b, m, k),
-            w_array.reshape((b, n, k) if layout == "nk" else (b, k, n)),
+            columns.reshape((b, n, k) if layout == "nk" else (b, k, n)),
             layout=layout,
             out_dtype=out,
         )

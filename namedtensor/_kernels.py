@@ -1,8 +1,9 @@
 """The native CPU contraction: the library that holds it, the shapes it is for, and the call itself.
 
 XLA:CPU computes products of few rows far below the memory's rate, because it widens half-precision weights to f32 in
-memory first. The custom call `nt.dot` (runner/kernels) reads them once, as they are. `scripts/build-kernels` puts its
-library into `_native/`; without it, or with NAMEDTENSOR_KERNELS=off in the environment, XLA's own contraction is used.
+memory first. The custom call `nt.dot` (runner/kernels) reads them once, as they are. Products of many rows go the same
+way, so that a program gives the same results in an archive, where XLA is not. `scripts/build-kernels` puts its library
+into `_native/`; without it, or with NAMEDTENSOR_KERNELS=off in the environment, XLA's own contraction is used.
 """
 
 from __future__ import annotations
@@ -27,6 +28,10 @@ TARGET = "nt.dot"
 LIBRARY = Path(__file__).with_name("_native") / (
     "libnt_kernels.dylib" if sys.platform == "darwin" else "libnt_kernels.so"
 )
+
+#: Options for XLA:CPU by which it leaves nothing to libraries that only jaxlib holds: what is not compiled to machine
+#: code, the runner of archives has its own code for.
+WITHOUT_LIBRARIES: dict[str, Any] = {"xla_cpu_use_onednn": False, "xla_cpu_experimental_ynn_fusion_type": ""}
 
 _registering = threading.Lock()
 
@@ -77,40 +82,19 @@ def _register() -> bool:
     return True
 
 
-def worthwhile(batch: int, m: int, n: int, k: int, *, dtype: Any, out_dtype: Any, layout: str) -> bool:
-    """Whether the native contraction is the better one for x `(batch, m, k)` and weights in `layout`.
+def worthwhile(batch: int, m: int, n: int, k: int, *, dtype: Any, out_dtype: Any) -> bool:
+    """Whether the native contraction is the better one for x `(batch, m, k)` and weights of `(batch, n, k)`.
 
-    By sizes and types only, so that a program is lowered alike on every machine that has the library; and by whether
-    the program will run where XLA's own contraction is, see `everywhere`.
+    By sizes and types only, and so by the same rule for programs that run in Python and for those that are compiled
+    ahead of time: the same products in the same order are what makes both give the same text.
     """
     dtype, out_dtype = np.dtype(dtype), np.dtype(out_dtype)
-    if dtype not in _DTYPES or min(batch, m, n, k) == 0:
+    if dtype not in _DTYPES or (dtype == _INT8) != jnp.issubdtype(out_dtype, jnp.integer):
         return False
-    if (dtype == _INT8) != jnp.issubdtype(out_dtype, jnp.integer):
-        return False
-    if _nowhere.value:
-        return False
-    if _without_xla.value:
-        return batch * m * n * k >= _LEAST_PRODUCTS and available()
-    least, most = _ROWS[dtype][layout]
-    return least <= m <= most and batch * n * k >= _LEAST_WEIGHTS and available()
+    return batch * m * n * k >= _LEAST_PRODUCTS and not _nowhere.value and available()
 
 
 # A part of jax's own keys: functions that were traced outside are traced anew inside, and the other way round.
-_without_xla: Any = jax.make_user_context(False)
-
-
-@contextlib.contextmanager
-def everywhere() -> Iterator[None]:
-    """While the block runs, contractions of any number of rows are traced as native ones.
-
-    For programs that will run without XLA: what it would do around a contraction of its own, such as widening weights
-    to f32 in memory, has no use there.
-    """
-    with _without_xla(True):
-        yield
-
-
 _nowhere: Any = jax.make_user_context(False)
 
 
@@ -121,21 +105,17 @@ def nowhere() -> Iterator[None]:
         yield
 
 
+def options(module: str) -> dict[str, Any]:
+    """Options to compile a program with for the CPU of this process, by its StableHLO text.
+
+    Where products are ours, so that the program computes to the last bit what it computes in an archive, as far as both
+    are compiled for the same instructions. Convolutions of libraries are faster than XLA's own.
+    """
+    return WITHOUT_LIBRARIES if available() and "stablehlo.convolution" not in module else {}
+
+
 # Below this many products a loop that is fused with its neighbours is better than a call.
 _LEAST_PRODUCTS = 1 << 15
-
-
-# Below this many weights a contraction takes microseconds, and fusing it with its neighbours is worth more.
-_LEAST_WEIGHTS = 1 << 16
-
-# Fewest and most rows with which the native contraction was the faster one: benchmarks/dot.py measures both. One row of
-# f32 is what XLA reads at the memory's rate, too; in f16 it is slow with any number of rows.
-_ROWS: dict[np.dtype[Any], dict[str, tuple[int, int]]] = {
-    np.dtype(jnp.bfloat16): {"nk": (1, 32), "kn": (1, 12)},
-    np.dtype(np.float16): {"nk": (1, 64), "kn": (1, 64)},
-    _F32: {"nk": (2, 16), "kn": (2, 32)},
-    _INT8: {"nk": (1, 16), "kn": (1, 12)},
-}
 
 
 def dot(x: jax.Array, w: jax.Array, *, layout: str, out_dtype: Any) -> jax.Array:
@@ -178,7 +158,7 @@ def _contraction(layout: str, out: np.dtype[Any]) -> Any:
 
     def best(x: jax.Array, w: jax.Array) -> jax.Array:
         (b, m, k), n = x.shape, w.shape[1 if layout == "nk" else 2]
-        return (batched if worthwhile(b, m, n, k, dtype=x.dtype, out_dtype=out, layout=layout) else general)(x, w)
+        return (batched if worthwhile(b, m, n, k, dtype=x.dtype, out_dtype=out) else general)(x, w)
 
     batched = jax.custom_batching.custom_vmap(call)
 

@@ -12,11 +12,7 @@ from jaxlib import _jax
 from namedtensor import _kernels
 from namedtensor._errors import ModelError, fail
 from namedtensor.export.cpu._schema import message, varint
-from namedtensor.lowering._lower import LoweredEntry, lower_variant
-from namedtensor.lowering._program import Program, Variant
-
-# Nothing may be left to libraries that only jaxlib holds: what is not compiled, the runner has its own code for.
-_OPTIONS: dict[str, Any] = {"xla_cpu_use_onednn": False, "xla_cpu_experimental_ynn_fusion_type": ""}
+from namedtensor.lowering._lower import LoweredEntry
 
 _V2 = ("cx16", "popcnt", "sahf", "sse3", "sse4.1", "sse4.2", "ssse3")
 _V3 = (*_V2, "avx", "avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe", "xsave")
@@ -53,12 +49,6 @@ class Compiled:
         return tuple(sorted(name[1:] for name in listed if name[:1] == "+" and name[1:] in CHECKED))
 
 
-def lower_entry(program: Program, variant: Variant) -> LoweredEntry:
-    """Lower a variant for the native device, where every sizeable contraction is one of the project's own kernels."""
-    with _kernels.everywhere():
-        return lower_variant(program, variant, "cpu")
-
-
 def compile_entry(entry: LoweredEntry, level: str) -> Compiled:
     """Compile a variant, lowered for CPU, for an instruction level (`x86-64-v3`) or this machine (`native`).
 
@@ -79,7 +69,7 @@ def compile_module(module: Any, name: str, level: str) -> Compiled:
     options = _jax.CompileOptions()
     options.num_replicas = options.num_partitions = 1
     options.device_assignment = _jax.DeviceAssignment.create(np.zeros((1, 1), int))
-    options.env_option_overrides = list(_OPTIONS.items())
+    options.env_option_overrides = list(_kernels.WITHOUT_LIBRARIES.items())
     try:
         executable = devices[0].client.compile(module, _jax.DeviceList(tuple(devices[:1])), options)
     except jax.errors.JaxRuntimeError as error:

@@ -35,7 +35,7 @@ class CpuExecutable:
 
 
 def build(entry: LoweredEntry, level: str) -> CpuExecutable:
-    """Compile a variant, lowered for CPU (best by `lower_entry`), into a file for the native device.
+    """Compile a variant, lowered for CPU, into a file for the native device.
 
     `level` is `x86-64-v2`, `x86-64-v3`, `x86-64-v4`, or `native` for this machine's processor. The same program gives
     the same bytes. Raises `ModelError` where the native device cannot run the program, with the operation and its line.

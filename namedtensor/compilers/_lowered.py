@@ -19,11 +19,8 @@ if TYPE_CHECKING:
 
 
 def lowered(program: Program, platform: str, entry: str | None = None) -> dict[str, LoweredEntry]:
-    """Every variant of a program, or of one entry point, for a platform.
-
-    For CPUs, every sizeable contraction is one of the project's own kernels: these programs run without XLA.
-    """
-    return _apart(lambda: program.lower(platform, entry), _kernels.everywhere() if platform == "cpu" else None)
+    """Every variant of a program, or of one entry point, for a platform."""
+    return _apart(lambda: program.lower(platform, entry), contextlib.nullcontext())
 
 
 def portable(program: Program) -> dict[str, LoweredEntry]:
@@ -31,14 +28,14 @@ def portable(program: Program) -> dict[str, LoweredEntry]:
     return _apart(lambda: program.lower("cpu"), _kernels.nowhere())
 
 
-def _apart(lower: Callable[[], Lowered], within: AbstractContextManager[None] | None) -> dict[str, LoweredEntry]:
+def _apart(lower: Callable[[], Lowered], within: AbstractContextManager[None]) -> dict[str, LoweredEntry]:
     """Lower in a thread of its own: what no line of the model asks for is located at its caller's, and would differ
     with whoever calls."""
     for module in (threading, concurrent.futures.thread):
         source_info_util.register_exclusion(str(module.__file__))
 
     def run() -> dict[str, LoweredEntry]:
-        with within or contextlib.nullcontext():
+        with within:
             return dict(lower())
 
     with concurrent.futures.ThreadPoolExecutor(max_workers=1) as pool:

@@ -20,7 +20,7 @@ def layer_norm(
     """
     wide = x._wide()
     centred = wide - wide.mean(axes)
-    y = centred * (centred.square().mean(axes) + eps).rsqrt()
+    y = centred * _inverse_root(centred.square().mean(axes) + eps)
     if weight is not None:
         y = y * weight.cast(y.dtype)
     if bias is not None:
@@ -35,8 +35,17 @@ def rms_norm(x: Tensor, axes: str, weight: Tensor | None = None, *, eps: float =
     applied, as Llama and its relatives do.
     """
     wide = x._wide()
-    y = (wide * (wide.square().mean(axes) + eps).rsqrt()).cast(x.dtype)
+    y = (wide * _inverse_root(wide.square().mean(axes) + eps)).cast(x.dtype)
     return y if weight is None else y * weight
+
+
+def _inverse_root(x: Tensor) -> Tensor:
+    """1 / sqrt(x), alike on every processor.
+
+    The last bit of XLA's `rsqrt` depends on the processor that it compiles for. Roots and quotients are exact
+    everywhere, but XLA takes 1 / sqrt(x) for `rsqrt`.
+    """
+    return x.sqrt() / x
 
 
 class LayerNorm(Module):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import namedtensor as nt
-from namedtensor.export.cpu import CpuExecutable, build, lower_entry
+from namedtensor.export.cpu import CpuExecutable, build
 from namedtensor.lowering._lower import LoweredEntry, lower_variant
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -47,9 +47,8 @@ def call(executable: CpuExecutable, arguments: list[Any], results: list[Any]) ->
 
 
 def lowered(program: nt.Program, variant: str) -> LoweredEntry:
-    """As for the native device."""
     (found,) = [v for v in program.variants() if v.name == variant]
-    return lower_entry(program, found)
+    return lower_variant(program, found, "cpu")
 
 
 def assert_as_jax(
