@@ -182,14 +182,14 @@ def _kernel(
     """The native CPU contraction as a function of both arrays, or None where XLA's own is the better one.
 
     It takes over all but small products; see `_kernels`. `w` goes as it is where its axes are batch, free, contracted
-    ones or batch, contracted, free ones; any other order is brought into the first of these, as XLA would do, too.
+    ones or batch, contracted, free ones; any other order is brought into the second of these, as XLA would do.
     """
     from namedtensor import _kernels
 
     x_free, w_free = _free(x, batch, contracted), _free(w, batch, contracted)
     if not contracted:
         return None
-    layout = "kn" if w.axes == batch + contracted + w_free else "nk"
+    layout = "nk" if w.axes == batch + w_free + contracted else "kn"
     sizes = {**x.sizes, **w.sizes}
     b, m, n, k = (math.prod(sizes[name] for name in group) for group in (batch, x_free, w_free, contracted))
     if not _kernels.worthwhile(b, m, n, k, dtype=x.dtype, out_dtype=out):
@@ -198,8 +198,8 @@ def _kernel(
     def fast(x_array: jax.Array, w_array: jax.Array) -> jax.Array:
         rows = lax.transpose(x_array, [x.axes.index(name) for name in batch + x_free + contracted])
         columns = w_array
-        if layout == "nk":
-            columns = lax.transpose(w_array, [w.axes.index(name) for name in batch + w_free + contracted])
+        if layout == "kn":
+            columns = lax.transpose(w_array, [w.axes.index(name) for name in batch + contracted + w_free])
         product = _kernels.dot(
             rows.reshape(b, m, k),
             columns.reshape((b, n, k) if layout == "nk" else (b, k, n)),
