@@ -31,8 +31,11 @@ const CHUNK: usize = 16;
 /// Panels that a task takes at most.
 const WIDE: usize = 4;
 
-/// Rows of x that a task takes at most: with [`DEPTH`], what the other half and more holds.
+/// Rows of x that a task takes at most where it keeps sums for them.
 const ROWS: usize = 240;
+
+/// Tasks for each thread where rows are divided for their sake.
+const TASKS: usize = 8;
 
 /// Contractions of fewer products than this are not worth waking another thread for.
 const ALONE: usize = 1 << 18;
@@ -97,10 +100,12 @@ pub unsafe fn dot<B: Blocks<T>, T>(sizes: &Dot, x: *const T, w: *const T, out: O
     let wide =
         if layout == Layout::Kn { COLUMNS * (n / COLUMNS / (WIDE * pool::threads())).clamp(1, WIDE) } else { COLUMNS };
     let panels = n.div_ceil(wide);
-    // Chunks of equal size, in tiles.
-    let chunks = tiles.div_ceil(ROWS / B::ROWS);
-    let chunk = tiles.div_ceil(chunks);
     let many = batch * m * n * k >= ALONE;
+    // Each chunk of tiles packs the weights anew. There are several where sums have to be kept, or for the threads' sake.
+    let least = if words > DEPTH / (wide / COLUMNS) { tiles.div_ceil(ROWS / B::ROWS) } else { 1 };
+    let wanted = if many { (TASKS * pool::threads()).div_ceil(batch * panels) } else { 1 };
+    let chunk = tiles.div_ceil(wanted.clamp(least, least.max(tiles)));
+    let chunks = tiles.div_ceil(chunk);
     let each = |count: usize, task: &(dyn Fn(usize) + Sync)| {
         if many { pool::for_each(count, task) } else { (0..count).for_each(task) }
     };
@@ -150,7 +155,9 @@ unsafe fn task<B: Blocks<T>, T>(part: &Part<T>, rows: Rows, columns: Range<usize
     };
     let depth = rows.words.min(DEPTH / panels / CHUNK * CHUNK);
     let sums = B::ROWS * COLUMNS;
-    with_scratch(&PANEL, panels * (depth * COLUMNS + rows.tiles * sums), |room| {
+    // Where one step takes all of k, sums are written at once.
+    let kept = if depth < rows.words { rows.tiles } else { 0 };
+    with_scratch(&PANEL, panels * (depth * COLUMNS + kept.max(1) * sums), |room| {
         let packed = |panel: usize| room.cast::<u32>().wrapping_add(panel * depth * COLUMNS);
         let all = room.wrapping_add(panels * depth * COLUMNS);
         // SAFETY: there is room for the panels and all sums; the rest is the caller's promise.
@@ -169,7 +176,7 @@ unsafe fn task<B: Blocks<T>, T>(part: &Part<T>, rows: Rows, columns: Range<usize
                 }
                 let last = words.end == rows.words;
                 for (panel, tile) in (0..panels).flat_map(|panel| (0..rows.tiles).map(move |tile| (panel, tile))) {
-                    let sums = all.add((panel * rows.tiles + tile) * sums);
+                    let sums = all.add((panel * kept + tile.min(kept.saturating_sub(1))) * sums);
                     let x = rows.at.add((tile * rows.words + start) * B::ROWS);
                     B::multiply(x, packed(panel), words.len(), start > 0, sums);
                     if last {

@@ -28,7 +28,7 @@ const MAX_PAIR: usize = 32;
 const TILE: usize = 12;
 
 /// Values along k that a panel has in the first-level cache.
-const DEPTH: usize = 384;
+const DEPTH: usize = 768;
 
 /// Rows that a task takes at most, and at least where they are divided for the sake of threads.
 const ROWS: Range<usize> = 4 * TILE..40 * TILE;
@@ -98,7 +98,7 @@ pub fn dot<T: Element>(sizes: &Dot, x: *const f32, w: *const T, out: Out, kernel
         let (rows, columns) = (x.wrapping_add(index * m * k), w.wrapping_add(index * n * k));
         let straight = Product { rows, columns, layout, out: out.offset(index * m * n), r: m, c: n, k, turned: false };
         // Rows of f32 weights can take the part of the rows as they lie.
-        if layout == Layout::Nk && T::DTYPE == DType::F32 && out.f32s(0).is_some() && m < n {
+        if layout == Layout::Nk && T::DTYPE == DType::F32 && out.f32s(0).is_some() && m < 2 * n {
             let (rows, columns) = (columns.cast(), rows.cast());
             return Product { rows, columns, r: n, c: m, turned: true, ..straight };
         }
