@@ -1,6 +1,8 @@
 //! How fast memory can be read, for benchmarks to compare with.
 
 use crate::pool;
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::*;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Bytes that one thread reads at a time.
@@ -28,46 +30,46 @@ fn sum(data: &[u8]) -> u64 {
             return unsafe { sum_avx2(data) };
         }
     }
-    sum_lines(data)
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw")]
-fn sum_avx512(data: &[u8]) -> u64 {
-    sum_lines(data)
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn sum_avx2(data: &[u8]) -> u64 {
-    sum_lines(data)
+    sum_plain(data)
 }
 
 /// Places at which a thread reads in turn: more than one keeps the prefetchers of more pages busy.
 const STREAMS: usize = 8;
 
-#[inline(always)]
-fn sum_lines(data: &[u8]) -> u64 {
-    let (streams, rest) = data.split_at(data.len() / (64 * STREAMS) * (64 * STREAMS));
-    let length = streams.len() / STREAMS;
-    // Independent sums, so that loads and not additions set the pace.
-    let mut sums = [[0_u64; 8]; STREAMS];
-    for at in (0..length).step_by(64) {
-        for (stream, sums) in sums.iter_mut().enumerate() {
-            add(sums, &streams[stream * length + at..][..64]);
+/// Adds up lines with vectors of one instruction set. By hand: what compilers make of additions of slices may be slower than memory.
+#[cfg(target_arch = "x86_64")]
+macro_rules! sum_lines {
+    ($name:ident, $features:literal, $vector:ty, $zero:ident, $load:ident, $add:ident) => {
+        #[target_feature(enable = $features)]
+        fn $name(data: &[u8]) -> u64 {
+            const VECTORS: usize = 64 / size_of::<$vector>();
+            let (streams, rest) = data.split_at(data.len() / (64 * STREAMS) * (64 * STREAMS));
+            let length = streams.len() / STREAMS;
+            // Independent sums, so that loads and not additions set the pace.
+            let mut sums = [[$zero(); VECTORS]; STREAMS];
+            for at in (0..length).step_by(64) {
+                for (stream, sums) in sums.iter_mut().enumerate() {
+                    for (vector, sum) in sums.iter_mut().enumerate() {
+                        let from = stream * length + at + vector * size_of::<$vector>();
+                        // SAFETY: the streams' lengths are multiples of a line.
+                        *sum = $add(*sum, unsafe { $load(streams.as_ptr().add(from).cast()) });
+                    }
+                }
+            }
+            // SAFETY: plain numbers, any of which is valid.
+            let lanes: [u64; 8 * STREAMS] = unsafe { std::mem::transmute(sums) };
+            lanes.into_iter().fold(sum_plain(rest), u64::wrapping_add)
         }
-    }
-    for line in rest.chunks_exact(64) {
-        add(&mut sums[0], line);
-    }
-    sums.as_flattened().iter().copied().fold(0, u64::wrapping_add)
+    };
 }
+#[cfg(target_arch = "x86_64")]
+sum_lines!(sum_avx512, "avx512f", __m512i, _mm512_setzero_si512, _mm512_loadu_si512, _mm512_add_epi64);
+#[cfg(target_arch = "x86_64")]
+sum_lines!(sum_avx2, "avx2", __m256i, _mm256_setzero_si256, _mm256_loadu_si256, _mm256_add_epi64);
 
-#[inline(always)]
-fn add(sums: &mut [u64; 8], line: &[u8]) {
-    for (sum, word) in sums.iter_mut().zip(line.as_chunks::<8>().0) {
-        *sum = sum.wrapping_add(u64::from_le_bytes(*word));
-    }
+fn sum_plain(data: &[u8]) -> u64 {
+    let words = data.chunks_exact(64).flat_map(|line| line.as_chunks::<8>().0);
+    words.fold(0, |sum, word| sum.wrapping_add(u64::from_le_bytes(*word)))
 }
 
 #[cfg(test)]
