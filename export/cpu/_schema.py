@@ -21,7 +21,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError, Message
 
 from namedtensor._errors import ModelError, fail
-from namedtensor.lowering._cache import cache_directory
+from namedtensor._home import cache_directory
 
 # What is read from executables and topologies; their imports follow.
 _ROOTS = (

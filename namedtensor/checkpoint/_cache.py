@@ -10,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from namedtensor._home import cache_directory
 from namedtensor.checkpoint._blob import Cancelled, LocalFile
 from namedtensor.checkpoint._reject import reject
 
@@ -21,14 +22,11 @@ _MAX_NAME = 120
 
 
 def root() -> Path:
-    """`$NAMEDTENSOR_CACHE`, or `~/.cache/namedtensor`; where that is `off`, a directory that ends with the process.
+    """The package's cache; where there is none, a directory that ends with the process.
 
     What is fetched has to lie somewhere while it is used, also where nothing is to be kept.
     """
-    chosen = os.environ.get("NAMEDTENSOR_CACHE")
-    if chosen == "off":
-        return Path(_passing().name)
-    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "namedtensor"
+    return cache_directory() or Path(_passing().name)
 
 
 @functools.cache

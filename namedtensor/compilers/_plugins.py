@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from namedtensor._errors import ModelError
-from namedtensor.lowering._cache import cache_directory
+from namedtensor._home import cache_directory
 
 _LIBRARY = {
     "cuda": "jax_plugins/xla_cuda13/xla_cuda_plugin.so",

@@ -1,10 +1,9 @@
 """Where compiled programs are kept between processes."""
 
-import os
-from pathlib import Path
-
 import jax
 from jax.experimental.compilation_cache import compilation_cache
+
+from namedtensor._home import cache_directory
 
 
 class cached_on_disk:
@@ -32,14 +31,3 @@ class cached_on_disk:
             jax.config.update(option, value)
         if self._before:
             compilation_cache.reset_cache()  # what else this process compiles is none of our business
-
-
-def cache_directory() -> Path | None:
-    """Home of what can be made again: `$NAMEDTENSOR_CACHE`, or `~/.cache/namedtensor`; None when off."""
-    chosen = os.environ.get("NAMEDTENSOR_CACHE")
-    if chosen == "off":
-        return None
-    if chosen:
-        return Path(chosen)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "namedtensor"

@@ -275,7 +275,12 @@ print(*[load(weight).result(60).numpy("a b").shape for _ in range(2)])
 
 def test_the_cache_is_in_the_home_directory_by_default(monkeypatch):
     monkeypatch.delenv("NAMEDTENSOR_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     assert _cache.root() == Path.home() / ".cache" / "namedtensor"
+    monkeypatch.setenv("XDG_CACHE_HOME", "/elsewhere")
+    assert _cache.root() == Path("/elsewhere/namedtensor")
+    monkeypatch.setenv("NAMEDTENSOR_CACHE", "~/chosen")
+    assert _cache.root() == Path.home() / "chosen"
 
 
 # -- object stores ---------------------------------------------------------------------------------------------------
