@@ -29,10 +29,6 @@ LIBRARY = Path(__file__).with_name("_native") / (
     "libnt_kernels.dylib" if sys.platform == "darwin" else "libnt_kernels.so"
 )
 
-#: Options for XLA:CPU by which it leaves nothing to libraries that only jaxlib holds: what is not compiled to machine
-#: code, the runner of archives has its own code for.
-WITHOUT_LIBRARIES: dict[str, Any] = {"xla_cpu_use_onednn": False, "xla_cpu_experimental_ynn_fusion_type": ""}
-
 _registering = threading.Lock()
 
 # Contracted axes of x and w, batch axes of both.
@@ -103,15 +99,6 @@ def nowhere() -> Iterator[None]:
     """While the block runs, contractions are traced as XLA's own: for programs that any of its compilers shall read."""
     with _nowhere(True):
         yield
-
-
-def options(module: str) -> dict[str, Any]:
-    """Options to compile a program with for the CPU of this process, by its StableHLO text.
-
-    Where products are ours, so that the program computes to the last bit what it computes in an archive, as far as both
-    are compiled for the same instructions. Convolutions of libraries are faster than XLA's own.
-    """
-    return WITHOUT_LIBRARIES if available() and "stablehlo.convolution" not in module else {}
 
 
 # Below this many products a loop that is fused with its neighbours is better than a call.

@@ -14,6 +14,9 @@ from namedtensor._errors import ModelError, fail
 from namedtensor.export.cpu._schema import message, varint
 from namedtensor.lowering._lower import LoweredEntry
 
+# Nothing may be left to libraries that only jaxlib holds: what is not compiled, the runner has its own code for.
+_OPTIONS: dict[str, Any] = {"xla_cpu_use_onednn": False, "xla_cpu_experimental_ynn_fusion_type": ""}
+
 _V2 = ("cx16", "popcnt", "sahf", "sse3", "sse4.1", "sse4.2", "ssse3")
 _V3 = (*_V2, "avx", "avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe", "xsave")
 _V4 = (*_V3, "avx512bw", "avx512cd", "avx512dq", "avx512f", "avx512vl")
@@ -69,8 +72,8 @@ def compile_module(module: Any, name: str, level: str) -> Compiled:
     options = _jax.CompileOptions()
     options.num_replicas = options.num_partitions = 1
     options.device_assignment = _jax.DeviceAssignment.create(np.zeros((1, 1), int))
-    # Contractions use the widest vectors in any case, so there is nothing to be saved by narrow ones around them.
-    options.env_option_overrides = [*_kernels.WITHOUT_LIBRARIES.items(), ("xla_cpu_prefer_vector_width", 512)]
+    # Other options stay as they are in this process: vectors of 512 bits, say, gain a hundredth and change last bits.
+    options.env_option_overrides = list(_OPTIONS.items())
     try:
         executable = devices[0].client.compile(module, _jax.DeviceList(tuple(devices[:1])), options)
     except jax.errors.JaxRuntimeError as error:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import jax
 
-from namedtensor import _kernels
 from namedtensor._base import Base
 from namedtensor._elementwise import is_scalar
 from namedtensor._errors import InputError, ModelError, closest, describe, fail
@@ -55,9 +54,8 @@ class Executable:
             if variant.name not in self._compiled:
                 began = time.perf_counter()
                 with cached_on_disk(), jax.default_device(self.device):
-                    stages = lower_variant(self.program, variant, _platform(self.device)).stages
-                    options = _kernels.options(stages.as_text()) if _platform(self.device) == "cpu" else {}
-                    self._compiled[variant.name] = stages.compile(compiler_options=options)
+                    lowered = lower_variant(self.program, variant, _platform(self.device))
+                    self._compiled[variant.name] = lowered.stages.compile()
                 self.compile_seconds += time.perf_counter() - began
             return self._compiled[variant.name]
 
